@@ -1,0 +1,141 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"flashgate/sale"
+)
+
+// Errors that callers tell apart with errors.Is. Anything else means that the ledger is away or
+// broken; for a write it means that the outcome is unknown.
+var (
+	// ErrNotFound: no such sale, version, reservation or key.
+	ErrNotFound = errors.New("not found")
+	// ErrVersionMismatch: the sale's latest version is not the expected one.
+	ErrVersionMismatch = errors.New("version mismatch")
+	// ErrDiverged: an event does not continue the shard's chain. Nothing was written.
+	ErrDiverged = errors.New("event does not continue the ledger")
+	// ErrNewer: the schema was made by a newer version of the program.
+	ErrNewer = errors.New("the ledger's schema is newer than this program")
+)
+
+// Shard names a slice of a sale.
+type Shard struct {
+	Sale   string
+	Number int
+}
+
+// Head is the end of a shard's chain: its watermark. The zero Head is that of a shard without
+// events.
+type Head struct {
+	Epoch, Seq int64
+	Mark       string
+	// Hash is the chain's hash at Seq; nil without events.
+	Hash []byte
+	// AliveAtMs is the latest time of Redis at which the shard was known to be alive.
+	AliveAtMs int64
+}
+
+// Entry is an event with the chain's hash at it.
+type Entry struct {
+	sale.Event
+	Hash []byte
+}
+
+// Key is an API key as stored: never the secret, only its SHA-256.
+type Key struct {
+	ID        string
+	Name      string
+	Role      string
+	Hash      []byte
+	CreatedAt time.Time
+	// RevokedAt is zero while the key is valid.
+	RevokedAt time.Time
+}
+
+// AuditEntry is one change of configuration, stock or keys. Before and After are JSON or empty.
+type AuditEntry struct {
+	ID            int64
+	At            time.Time
+	Actor         string
+	Action        string // sale.put, sale.pause, sale.resume, sale.close, stock.adjust, key.create, key.revoke
+	Subject       string // the sale, sale/sku/location or key id
+	Before, After string
+	Reason        string
+}
+
+// Ledger is what the gateway, the reconciler and the commands need of the database. All methods
+// are safe for concurrent use and honour their context.
+type Ledger interface {
+	// PutVersion appends a version of a sale, with its audit entry, in one transaction. expect is
+	// the latest version that is not rejected (0: the sale must be new), else ErrVersionMismatch.
+	// Version (one above the highest number ever used), CreatedAt and Status are set here.
+	PutVersion(ctx context.Context, v sale.Version, expect int64) (sale.Version, error)
+	// LatestVersion returns the highest version that is not rejected, or ErrNotFound.
+	LatestVersion(ctx context.Context, saleID string) (sale.Version, error)
+	// Versions lists all versions of a sale, oldest first, or ErrNotFound.
+	Versions(ctx context.Context, saleID string) ([]sale.Version, error)
+	// Sales lists the latest version that is not rejected of every sale, ordered by id.
+	Sales(ctx context.Context) ([]sale.Version, error)
+	// PendingVersions lists the pending versions of all sales, each sale's in order.
+	PendingVersions(ctx context.Context) ([]sale.Version, error)
+	// RejectVersion marks a pending version as refused by the shard, with the reason. A version
+	// that is not pending is left alone.
+	RejectVersion(ctx context.Context, saleID string, version int64, refusal string) error
+
+	// Shards lists every shard that has events or a pending version.
+	Shards(ctx context.Context) ([]Shard, error)
+	// Head reads a shard's watermark; the zero Head when it has none.
+	Head(ctx context.Context, shard Shard) (Head, error)
+	// Begin opens a transaction that holds the lock of the shard's watermark row, waiting for it
+	// as long as ctx allows. It makes the row if need be. The lock is the only exclusion between
+	// reconcilers. The caller must end it with Commit or Rollback.
+	Begin(ctx context.Context, shard Shard) (Tx, error)
+	// Events reads up to limit entries with seq > after in order.
+	Events(ctx context.Context, shard Shard, after int64, limit int) ([]Entry, error)
+	// Marks reads the marks of the events with the given seqs; those not in the ledger are absent.
+	Marks(ctx context.Context, shard Shard, seqs []int64) (map[int64]string, error)
+	// Reservation reads the projection of one reservation, or ErrNotFound.
+	Reservation(ctx context.Context, saleID, id string) (sale.Reservation, error)
+	// Stock reads the projection of a sale's levels.
+	Stock(ctx context.Context, saleID string) (map[sale.Place]sale.Level, error)
+
+	// CreateKey stores a key with its audit entry. The ID must be new.
+	CreateKey(ctx context.Context, k Key, actor string) error
+	// Keys lists all keys, revoked ones too, oldest first.
+	Keys(ctx context.Context) ([]Key, error)
+	// RevokeKey marks a key as revoked, with its audit entry; revoking twice changes nothing.
+	// ErrNotFound when there is no such key.
+	RevokeKey(ctx context.Context, id, actor string) error
+
+	// AuditLog reads up to limit audit entries with ID > after, oldest first.
+	AuditLog(ctx context.Context, after int64, limit int) ([]AuditEntry, error)
+
+	// Ping tells whether the ledger can be read now.
+	Ping(ctx context.Context) error
+	// Close releases all connections.
+	Close() error
+}
+
+// Tx is one transaction on one shard. It is not safe for concurrent use.
+type Tx interface {
+	// Head is the shard's head as locked, moved on by Append.
+	Head() Head
+	// Append checks that the events continue the head (prev, mark and seq of every one; epoch
+	// never falls), extends the hash chain, inserts them, updates the projections of
+	// reservations and stock, marks the sale versions they carry as applied, writes the audit
+	// entries of adjustments and moves the watermark. ErrDiverged when they do not continue it;
+	// the transaction is then good for Rollback only.
+	Append(ctx context.Context, events []sale.Event) error
+	// Alive notes the latest time of Redis at which the shard was seen alive; it never falls.
+	Alive(ctx context.Context, atMs int64) error
+	// SetAside keeps events that cannot become part of the chain (those of a lost fork) whole, for
+	// inspection, with the reason.
+	SetAside(ctx context.Context, events []sale.Event, reason string) error
+	// Commit makes everything durable, synchronously.
+	Commit(ctx context.Context) error
+	// Rollback ends the transaction without effect; after Commit it does nothing.
+	Rollback()
+}

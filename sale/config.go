@@ -1,0 +1,224 @@
+package sale
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Config is a sale as marketing writes it: the schema of configs/sales/*.yaml and of
+// PUT /v1/admin/sales/{sale}. Validate says whether it may be applied.
+type Config struct {
+	Sale          string `json:"sale"`
+	Title         string `json:"title,omitempty"`
+	OpensAt       Moment `json:"opens_at"`
+	ClosesAt      Moment `json:"closes_at"`
+	HoldSeconds   int64  `json:"hold_seconds"`
+	MaxExtensions int64  `json:"max_extensions,omitempty"`
+	Caps          Caps   `json:"caps,omitzero"`
+	// Allocation picks the location of a line that names none; empty means priority.
+	Allocation    Allocation `json:"allocation,omitempty"`
+	PublicNumbers bool       `json:"public_numbers,omitempty"`
+	Items         []Item     `json:"items"`
+	Limits        *Limits    `json:"limits,omitempty"`
+	Queue         *Queue     `json:"queue,omitempty"`
+}
+
+// Caps of a whole sale in units; 0 means none.
+type Caps struct {
+	PerCustomer int64 `json:"per_customer,omitempty"`
+	PerOrder    int64 `json:"per_order,omitempty"`
+}
+
+// Item is one SKU of a sale with its opening allotment per location.
+type Item struct {
+	SKU            string  `json:"sku"`
+	Title          string  `json:"title,omitempty"`
+	CapPerCustomer int64   `json:"cap_per_customer,omitempty"`
+	LowAt          int64   `json:"low_at,omitempty"`
+	Stock          []Stock `json:"stock"`
+}
+
+// Stock is the opening allotment of one SKU at one location, in units.
+type Stock struct {
+	Location string `json:"location"`
+	OnHand   int64  `json:"on_hand"`
+	Safety   int64  `json:"safety,omitempty"`
+}
+
+// Allocation is the rule that picks a location for a line that names none.
+type Allocation string
+
+// The allocation rules. A line is never split over locations.
+const (
+	AllocatePriority  Allocation = "priority"   // the first of the list that has enough
+	AllocateMostStock Allocation = "most_stock" // the one with most available
+)
+
+// Limits are the rate limits of a sale; a nil rule limits nothing.
+type Limits struct {
+	Customer *Limit `json:"customer,omitempty"`
+	IP       *Limit `json:"ip,omitempty"`
+	Device   *Limit `json:"device,omitempty"`
+}
+
+// Limit allows Rate attempts every PerSeconds, and Burst at once. An empty Mode enforces.
+type Limit struct {
+	Rate       int64     `json:"rate"`
+	PerSeconds int64     `json:"per_seconds"`
+	Burst      int64     `json:"burst"`
+	Mode       LimitMode `json:"mode,omitempty"`
+}
+
+// LimitMode says what an exceeded limit does.
+type LimitMode string
+
+// The limit modes; the empty mode means enforce.
+const (
+	LimitEnforce LimitMode = "enforce"
+	LimitShadow  LimitMode = "shadow"
+	LimitOff     LimitMode = "off"
+)
+
+// Queue configures the two lines of a sale.
+type Queue struct {
+	WaitingRoom *WaitingRoom `json:"waiting_room,omitempty"`
+	Waitlist    *Waitlist    `json:"waitlist,omitempty"`
+}
+
+// WaitingRoom is the line before the sale.
+type WaitingRoom struct {
+	Enabled          bool  `json:"enabled"`
+	AdmitPerSecond   int64 `json:"admit_per_second,omitempty"`
+	AdmissionSeconds int64 `json:"admission_seconds,omitempty"`
+	PresaleSeconds   int64 `json:"presale_seconds,omitempty"`
+}
+
+// Waitlist is the line behind the stock.
+type Waitlist struct {
+	Enabled      bool  `json:"enabled"`
+	Max          int64 `json:"max,omitempty"`
+	OfferSeconds int64 `json:"offer_seconds,omitempty"`
+}
+
+// Moment is a time in whole milliseconds since 1970 UTC; in JSON an RFC 3339 text, or "now",
+// which stays open until Resolve.
+type Moment int64
+
+// MomentNow is the moment that a config writes as "now".
+const MomentNow Moment = -1
+
+// MarshalJSON writes RFC 3339 UTC with milliseconds, or "now".
+func (m Moment) MarshalJSON() ([]byte, error) {
+	if m == MomentNow {
+		return []byte(`"now"`), nil
+	}
+	return json.Marshal(m.String())
+}
+
+// UnmarshalJSON reads RFC 3339, or "now".
+func (m *Moment) UnmarshalJSON(b []byte) error {
+	var text string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return fmt.Errorf("a time must be text such as 2026-11-27T10:00:00Z, or now")
+	}
+	if text == "now" {
+		*m = MomentNow
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return fmt.Errorf("%.40q is not a time such as 2026-11-27T10:00:00Z, or now", text)
+	}
+	*m = Moment(t.UnixMilli())
+	return nil
+}
+
+// String writes RFC 3339 UTC with milliseconds.
+func (m Moment) String() string {
+	return time.UnixMilli(int64(m)).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
+// Resolve puts now in the place of "now" and writes defaults out, so that what is stored says
+// what it means.
+func (c *Config) Resolve(now Moment) {
+	if c.OpensAt == MomentNow {
+		c.OpensAt = now
+	}
+	if c.ClosesAt == MomentNow {
+		c.ClosesAt = now
+	}
+	if c.Allocation == "" {
+		c.Allocation = AllocatePriority
+	}
+}
+
+// Item returns the item of a SKU, or nil.
+func (c *Config) Item(sku string) *Item {
+	for i := range c.Items {
+		if c.Items[i].SKU == sku {
+			return &c.Items[i]
+		}
+	}
+	return nil
+}
+
+// Lifecycle is what an operator last said of a sale; the window is apart from it.
+type Lifecycle string
+
+// The lifecycles. Closed is final.
+const (
+	Live   Lifecycle = "live"
+	Paused Lifecycle = "paused"
+	Closed Lifecycle = "closed"
+)
+
+// Phase is what a storefront sees of lifecycle and window together.
+type Phase string
+
+// The phases of a sale.
+const (
+	PhaseScheduled Phase = "scheduled"
+	PhaseOpen      Phase = "open"
+	PhasePaused    Phase = "paused"
+	PhaseClosed    Phase = "closed"
+)
+
+// PhaseAt tells the phase at a moment: opens is included in the window, closes is not.
+func PhaseAt(l Lifecycle, opens, closes, now Moment) Phase {
+	switch {
+	case l == Closed || now >= closes:
+		return PhaseClosed
+	case l == Paused:
+		return PhasePaused
+	case now < opens:
+		return PhaseScheduled
+	default:
+		return PhaseOpen
+	}
+}
+
+// Version is one immutable version of a sale: its config and its lifecycle, with who made it and
+// why. Versions count from 1.
+type Version struct {
+	Sale      string        `json:"sale"`
+	Version   int64         `json:"version"`
+	Lifecycle Lifecycle     `json:"lifecycle"`
+	Config    Config        `json:"config"`
+	Actor     string        `json:"actor"`
+	Reason    string        `json:"reason,omitempty"`
+	CreatedAt Moment        `json:"created_at"`
+	Status    VersionStatus `json:"status"`
+	// Refusal says why the version was rejected; empty otherwise.
+	Refusal string `json:"refusal,omitempty"`
+}
+
+// VersionStatus tells how far a version has come on its way into the shard.
+type VersionStatus string
+
+// A version is pending until its event is in the ledger, or until the shard refused it.
+const (
+	VersionPending  VersionStatus = "pending"
+	VersionApplied  VersionStatus = "applied"
+	VersionRejected VersionStatus = "rejected"
+)

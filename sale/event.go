@@ -1,0 +1,141 @@
+package sale
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// EventType names what an event changed.
+type EventType string
+
+// The event types.
+const (
+	EventSaleCreated EventType = "sale_created"
+	EventSaleChanged EventType = "sale_changed"
+	EventRebuilt     EventType = "rebuilt"
+	EventAdjusted    EventType = "adjusted"
+	EventHeld        EventType = "held"
+	EventExtended    EventType = "extended"
+	EventReduced     EventType = "reduced"
+	EventConfirmed   EventType = "confirmed"
+	EventReleased    EventType = "released"
+	EventExpired     EventType = "expired"
+	EventCancelled   EventType = "cancelled"
+)
+
+// Event is one change of a shard. Within a shard seq is gapless through all epochs, Mark is
+// random and Prev is the mark of the event before it, so two histories can be told apart.
+//
+// Lines are the units that the event moves, whichever way its type says: taken by held, given
+// back by reduced, released, expired and cancelled, sold by confirmed, added (or, negative, taken
+// away) by adjusted; none for the others. Data is a JSON object whose fields depend on the type
+// (HeldData and so on), or empty.
+type Event struct {
+	Epoch, Seq  int64
+	Mark, Prev  string
+	AtMs        int64
+	Type        EventType
+	Sale        string
+	Shard       int
+	Reservation string
+	Customer    string
+	Lines       []Line
+	Actor       string
+	Ref         string
+	Data        string
+}
+
+// SaleData is the data of sale_created and sale_changed.
+type SaleData struct {
+	Version   int64     `json:"version"`
+	Lifecycle Lifecycle `json:"lifecycle"`
+	Reason    string    `json:"reason,omitempty"`
+	Config    Config    `json:"config"`
+}
+
+// RebuiltData is the data of rebuilt: every live deadline moved by ShiftMs.
+type RebuiltData struct {
+	ShiftMs int64  `json:"shift_ms"`
+	Reason  string `json:"reason"`
+}
+
+// AdjustedData is the data of adjusted; the event's ref is the adjustment id.
+type AdjustedData struct {
+	Field       string `json:"field"`
+	Fingerprint string `json:"fp"`
+	Reason      string `json:"reason"`
+	Reference   string `json:"reference,omitempty"`
+}
+
+// HeldData is the data of held.
+type HeldData struct {
+	Fingerprint string `json:"fp"`
+	DeadlineMs  int64  `json:"deadline"`
+}
+
+// ExtendedData is the data of extended.
+type ExtendedData struct {
+	Extension  int64 `json:"extension"`
+	DeadlineMs int64 `json:"deadline"`
+}
+
+// CancelledData is the data of cancelled.
+type CancelledData struct {
+	Restock bool   `json:"restock"`
+	Reason  string `json:"reason"`
+}
+
+const eventFields = 10
+
+// Pack writes the one field of a stream entry: every column but epoch and seq (which are the
+// entry's id) and sale and shard (which are its key), one a line. No field holds a newline: the
+// door refuses control characters, and JSON escapes them.
+func (e *Event) Pack() string {
+	return strings.Join([]string{
+		e.Mark, e.Prev, strconv.FormatInt(e.AtMs, 10), string(e.Type), e.Reservation, e.Customer,
+		PackLines(e.Lines), e.Actor, e.Ref, e.Data,
+	}, "\n")
+}
+
+// ParseEvent reads what Pack, or a script, wrote.
+func ParseEvent(sale string, shard int, epoch, seq int64, packed string) (Event, error) {
+	f := strings.Split(packed, "\n")
+	if len(f) != eventFields {
+		return Event{}, fmt.Errorf("event %d-%d: %d fields, want %d", epoch, seq, len(f), eventFields)
+	}
+	at, err := strconv.ParseInt(f[2], 10, 64)
+	if err != nil {
+		return Event{}, fmt.Errorf("event %d-%d: time: %w", epoch, seq, err)
+	}
+	lines, err := ParseLines(f[6])
+	if err != nil {
+		return Event{}, fmt.Errorf("event %d-%d: %w", epoch, seq, err)
+	}
+	return Event{
+		Epoch: epoch, Seq: seq, Mark: f[0], Prev: f[1], AtMs: at, Type: EventType(f[3]),
+		Sale: sale, Shard: shard, Reservation: f[4], Customer: f[5], Lines: lines, Actor: f[7],
+		Ref: f[8], Data: f[9],
+	}, nil
+}
+
+// Hash is SHA-256 over the hash of the event before (empty for the first of a shard) and every
+// column of this one.
+func (e *Event) Hash(before []byte) []byte {
+	h := sha256.New()
+	h.Write(before)
+	fmt.Fprintf(h, "\n%s\n%d\n%d\n%d\n", e.Sale, e.Shard, e.Epoch, e.Seq)
+	h.Write([]byte(e.Pack()))
+	return h.Sum(nil)
+}
+
+// decode reads an event's data into one of the Data types above.
+func decode[T any](e *Event) (T, error) {
+	var data T
+	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+		return data, fmt.Errorf("data of %s: %w", e.Type, err)
+	}
+	return data, nil
+}

@@ -1,0 +1,58 @@
+package sale
+
+// Outcome is the answer of a script to one request: the closed list shared with Lua. A test
+// compares it with the words in the scripts; gateway maps each to HTTP in one table.
+type Outcome string
+
+// Outcomes of the verbs.
+const (
+	Held      Outcome = "HELD"      // reserve took the units
+	Replay    Outcome = "REPLAY"    // the same call had its effect before; the record as it stands
+	Confirmed Outcome = "CONFIRMED" // confirm
+	Released  Outcome = "RELEASED"  // release gave everything back
+	Reduced   Outcome = "REDUCED"   // release with keep gave some back
+	Extended  Outcome = "EXTENDED"  // extend moved the deadline
+	Cancelled Outcome = "CANCELLED" // cancel undid a confirmation
+	Adjusted  Outcome = "ADJUSTED"  // adjust changed a level
+	Applied   Outcome = "APPLIED"   // apply created or changed the sale
+	Found     Outcome = "FOUND"     // find: the record
+	Done      Outcome = "DONE"      // expire, availability, trim, close, build, flip
+
+	IDReused           Outcome = "ID_REUSED"           // same id, different request
+	Expired            Outcome = "EXPIRED"             // the hold ended by time
+	AlreadyReleased    Outcome = "ALREADY_RELEASED"    //
+	AlreadyConfirmed   Outcome = "ALREADY_CONFIRMED"   //
+	AlreadyCancelled   Outcome = "ALREADY_CANCELLED"   //
+	NotConfirmed       Outcome = "NOT_CONFIRMED"       // cancel of what was never confirmed
+	UnknownReservation Outcome = "UNKNOWN_RESERVATION" //
+	KeepInvalid        Outcome = "KEEP_INVALID"        // keep names more than is held
+	ExtensionLimit     Outcome = "EXTENSION_LIMIT"     // above max_extensions
+	ExtensionGap       Outcome = "EXTENSION_GAP"       // not the next number
+
+	NotOpen         Outcome = "NOT_OPEN"         // the window has not begun
+	SalePaused      Outcome = "PAUSED"           //
+	Ended           Outcome = "ENDED"            // the window is over, or the sale closed
+	UnknownSKU      Outcome = "UNKNOWN_SKU"      //
+	UnknownLocation Outcome = "UNKNOWN_LOCATION" //
+	CapExceeded     Outcome = "CAP"              //
+	Insufficient    Outcome = "STOCK"            // not enough available
+	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
+	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
+
+	VersionConflict Outcome = "VERSION_CONFLICT" // adjust expected another number
+	StaleVersion    Outcome = "STALE_VERSION"    // apply on another base version
+	FieldLocked     Outcome = "FIELD_LOCKED"     // not changeable once the sale has opened
+
+	Missing    Outcome = "MISSING"    // Redis has no such shard
+	Recovering Outcome = "RECOVERING" // closed for recovery, or of another epoch
+	Superseded Outcome = "SUPERSEDED" // build, flip: another builder, or too late
+)
+
+// Outcomes lists every outcome.
+var Outcomes = []Outcome{
+	Held, Replay, Confirmed, Released, Reduced, Extended, Cancelled, Adjusted, Applied, Found, Done,
+	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
+	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
+	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, Insufficient, Again,
+	Overloaded, VersionConflict, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
+}

@@ -1,0 +1,242 @@
+package sale
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of what a sale or a request may name. They bound keys, scripts and answers.
+const (
+	MaxLines           = 20     // lines of one reservation
+	MaxQty             = 1000   // units of one line
+	MaxOnHand          = 1e9    // units of one SKU at one location
+	MaxItems           = 10_000 // SKUs of one sale
+	MaxLocations       = 100    // locations of one SKU
+	MinHoldSeconds     = 5      //
+	MaxHoldSeconds     = 86_400 // one day
+	MaxExtensionsLimit = 100    //
+	MaxTitle           = 200    // characters
+	maxRate            = 1e6    // attempts a period, and burst
+	maxPerSeconds      = 86_400 //
+	maxWaitlist        = 1e6    // people
+	maxIDCharacters    = 128    // customer, order, device, adjustment ids
+	maxWindow          = 366 * 24 * time.Hour
+)
+
+var (
+	saleID        = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	skuName       = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	reservationID = regexp.MustCompile(`^[A-Za-z0-9._:-]{8,64}$`)
+)
+
+// FieldError names one wrong field by JSON pointer and says what is allowed.
+type FieldError struct {
+	Pointer string `json:"pointer"`
+	Detail  string `json:"detail"`
+}
+
+func (e FieldError) Error() string { return e.Pointer + ": " + e.Detail }
+
+// CheckSaleID returns what is wrong with a sale id, or "".
+func CheckSaleID(s string) string {
+	if saleID.MatchString(s) {
+		return ""
+	}
+	return "must be 1 to 63 of a-z, 0-9 and -, not beginning with -"
+}
+
+// CheckName returns what is wrong with a SKU or location, or "".
+func CheckName(s string) string {
+	if skuName.MatchString(s) {
+		return ""
+	}
+	return "must be 1 to 64 of A-Z, a-z, 0-9, . _ and -"
+}
+
+// CheckReservationID returns what is wrong with a reservation id, or "".
+func CheckReservationID(s string) string {
+	if reservationID.MatchString(s) {
+		return ""
+	}
+	return "must be 8 to 64 of A-Z, a-z, 0-9, . _ : and -"
+}
+
+// CheckOpaqueID returns what is wrong with a customer, order, device or adjustment id, or "".
+func CheckOpaqueID(s string) string { return checkText(s, 1, maxIDCharacters) }
+
+// CheckReason returns what is wrong with a reason or reference given by a person, or "".
+func CheckReason(s string) string { return checkText(s, 1, 500) }
+
+func checkText(s string, least, most int) string {
+	if !utf8.ValidString(s) {
+		return "must be valid UTF-8"
+	}
+	if n := utf8.RuneCountInString(s); n < least || n > most {
+		return fmt.Sprintf("must be %d to %d characters, has %d", least, most, n)
+	}
+	for _, r := range s {
+		if r < 0x20 || (r >= 0x7f && r < 0xa0) || r == '\u2028' || r == '\u2029' {
+			return "must not hold control characters"
+		}
+	}
+	return ""
+}
+
+// CheckLines returns what is wrong with the lines of a request: 1 to 20 lines, known grammar,
+// 1 to 1000 units each. at is the pointer of the list. open allows lines without location.
+func CheckLines(lines []Line, at string, open bool) []FieldError {
+	var v checker
+	v.require(len(lines) >= 1 && len(lines) <= MaxLines, at, "must have 1 to %d lines, has %d", MaxLines, len(lines))
+	for i, l := range lines {
+		if i == MaxLines {
+			break
+		}
+		here := at + pointer(i)
+		v.text(here+"/sku", CheckName(l.SKU))
+		v.require(l.Qty >= 1 && l.Qty <= MaxQty, here+"/qty", "must be 1 to %d, is %d", MaxQty, l.Qty)
+		if l.Location != "" || !open {
+			v.text(here+"/location", CheckName(l.Location))
+		}
+	}
+	return v.errs
+}
+
+// Validate returns everything that is wrong with a resolved or unresolved config, in the order
+// of its fields; nil when it may be applied.
+func (c *Config) Validate() []FieldError {
+	var v checker
+	v.text("/sale", CheckSaleID(c.Sale))
+	if c.Title != "" {
+		v.text("/title", checkText(c.Title, 1, MaxTitle))
+	}
+	v.require(c.OpensAt != 0, "/opens_at", "is required: a time such as 2026-11-27T10:00:00Z, or now")
+	v.require(c.ClosesAt > 0, "/closes_at", "is required: a time such as 2026-11-27T12:00:00Z")
+	if c.OpensAt != 0 && c.ClosesAt > 0 {
+		v.require(c.ClosesAt > c.OpensAt, "/closes_at", "must be after opens_at")
+		v.require(c.OpensAt == MomentNow || time.Duration(c.ClosesAt-c.OpensAt)*time.Millisecond <= maxWindow,
+			"/closes_at", "must be within 366 days of opens_at")
+	}
+	v.between(c.HoldSeconds, MinHoldSeconds, MaxHoldSeconds, "/hold_seconds")
+	v.between(c.MaxExtensions, 0, MaxExtensionsLimit, "/max_extensions")
+	v.between(c.Caps.PerCustomer, 0, MaxOnHand, "/caps/per_customer")
+	v.between(c.Caps.PerOrder, 0, MaxOnHand, "/caps/per_order")
+	switch c.Allocation {
+	case "", AllocatePriority, AllocateMostStock:
+	default:
+		v.require(false, "/allocation", "must be priority or most_stock, is %.40q", c.Allocation)
+	}
+	v.require(len(c.Items) >= 1 && len(c.Items) <= MaxItems, "/items", "must have 1 to %d items, has %d", MaxItems, len(c.Items))
+	c.validateItems(&v)
+	c.validateLimits(&v)
+	c.validateQueue(&v)
+	return v.errs
+}
+
+func (c *Config) validateItems(v *checker) {
+	skus := map[string]bool{}
+	for i := range c.Items {
+		item, here := &c.Items[i], pointer("items", i)
+		v.text(here+"/sku", CheckName(item.SKU))
+		v.require(!skus[item.SKU], here+"/sku", "names %.64q a second time", item.SKU)
+		skus[item.SKU] = true
+		if item.Title != "" {
+			v.text(here+"/title", checkText(item.Title, 1, MaxTitle))
+		}
+		v.between(item.CapPerCustomer, 0, MaxOnHand, here+"/cap_per_customer")
+		v.between(item.LowAt, 0, MaxOnHand, here+"/low_at")
+		v.require(len(item.Stock) >= 1 && len(item.Stock) <= MaxLocations, here+"/stock",
+			"must have 1 to %d locations, has %d", MaxLocations, len(item.Stock))
+		locations := map[string]bool{}
+		for j, s := range item.Stock {
+			at := here + pointer("stock", j)
+			v.text(at+"/location", CheckName(s.Location))
+			v.require(!locations[s.Location], at+"/location", "names %.64q a second time", s.Location)
+			locations[s.Location] = true
+			v.between(s.OnHand, 0, MaxOnHand, at+"/on_hand")
+			v.between(s.Safety, 0, MaxOnHand, at+"/safety")
+			v.require(s.Safety <= s.OnHand, at+"/safety", "must not be above on_hand (%d), is %d", s.OnHand, s.Safety)
+		}
+	}
+}
+
+func (c *Config) validateLimits(v *checker) {
+	if c.Limits == nil {
+		return
+	}
+	for _, l := range []struct {
+		at   string
+		rule *Limit
+	}{{"/limits/customer", c.Limits.Customer}, {"/limits/ip", c.Limits.IP}, {"/limits/device", c.Limits.Device}} {
+		if l.rule == nil {
+			continue
+		}
+		v.between(l.rule.Rate, 1, maxRate, l.at+"/rate")
+		v.between(l.rule.PerSeconds, 1, maxPerSeconds, l.at+"/per_seconds")
+		v.between(l.rule.Burst, 1, maxRate, l.at+"/burst")
+		switch l.rule.Mode {
+		case "", LimitEnforce, LimitShadow, LimitOff:
+		default:
+			v.require(false, l.at+"/mode", "must be enforce, shadow or off, is %.40q", l.rule.Mode)
+		}
+	}
+}
+
+func (c *Config) validateQueue(v *checker) {
+	if c.Queue == nil {
+		return
+	}
+	if r := c.Queue.WaitingRoom; r != nil {
+		v.between(r.AdmitPerSecond, 1, maxRate, "/queue/waiting_room/admit_per_second")
+		v.between(r.AdmissionSeconds, 1, MaxHoldSeconds, "/queue/waiting_room/admission_seconds")
+		v.between(r.PresaleSeconds, 0, maxPerSeconds, "/queue/waiting_room/presale_seconds")
+	}
+	if w := c.Queue.Waitlist; w != nil {
+		v.between(w.Max, 1, maxWaitlist, "/queue/waitlist/max")
+		v.between(w.OfferSeconds, MinHoldSeconds, MaxHoldSeconds, "/queue/waitlist/offer_seconds")
+	}
+}
+
+// NotBuilt names what a valid config switches on that this version cannot do yet.
+func (c *Config) NotBuilt() []FieldError {
+	var v checker
+	if l := c.Limits; l != nil {
+		for at, rule := range map[string]*Limit{"customer": l.Customer, "ip": l.IP, "device": l.Device} {
+			v.require(rule == nil || rule.Mode == LimitOff, "/limits/"+at,
+				"rate limits are not enforced by this version: leave the rule out, or set mode: off")
+		}
+	}
+	if q := c.Queue; q != nil {
+		v.require(q.WaitingRoom == nil || !q.WaitingRoom.Enabled, "/queue/waiting_room/enabled",
+			"this version has no waiting room: set enabled: false")
+		v.require(q.Waitlist == nil || !q.Waitlist.Enabled, "/queue/waitlist/enabled",
+			"this version has no waitlist: set enabled: false")
+	}
+	return v.errs
+}
+
+// checker collects field errors.
+type checker struct{ errs []FieldError }
+
+func (v *checker) require(ok bool, at, detail string, args ...any) {
+	if !ok {
+		v.errs = append(v.errs, FieldError{Pointer: at, Detail: fmt.Sprintf(detail, args...)})
+	}
+}
+
+func (v *checker) text(at, wrong string) { v.require(wrong == "", at, "%s", wrong) }
+
+func (v *checker) between(n, least, most int64, at string) {
+	v.require(n >= least && n <= most, at, "must be %d to %d, is %d", least, most, n)
+}
+
+// pointer joins parts to a JSON pointer. The parts are our own field names and indexes.
+func pointer(parts ...any) string {
+	var b strings.Builder
+	for _, p := range parts {
+		fmt.Fprintf(&b, "/%v", p)
+	}
+	return b.String()
+}
