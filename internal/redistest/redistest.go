@@ -7,9 +7,12 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,64 +57,97 @@ func Start(t testing.TB, args ...string) *Server {
 }
 
 // StartCluster runs a cluster of one node that owns every slot: enough to refuse a script that
-// touches two slots.
+// touches two slots. Redis lets it answer two seconds after the start; see SharedCluster.
 func StartCluster(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, bin: binary(t), dir: t.TempDir(), args: args}
 	s.startAnyPort(true)
 	t.Cleanup(s.Stop)
-	ctx := t.Context()
-	c := s.direct()
-	defer c.Close()
-	if err := c.ClusterAddSlotsRange(ctx, 0, clusterSlots-1).Err(); err != nil {
-		t.Fatalf("redistest: give the node its slots: %v", err)
-	}
-	s.awaitCluster(c)
+	s.assignSlots()
 	return s
 }
 
-var common struct {
+// common holds the servers that live as long as the test process.
+type common struct {
 	sync.Mutex
 	server *Server
 	user   string // name of the test that has it
 }
 
+var sharedServer, sharedCluster common
+
 // Shared returns the one redis-server of this test process, emptied: data, scripts and the memory
 // limit. It is for tests that neither stop the server nor run in parallel with another user of it.
 func Shared(t testing.TB) *Server {
 	t.Helper()
-	common.Lock()
-	defer common.Unlock()
-	if u := common.user; u != "" && u != t.Name() && !strings.HasPrefix(t.Name(), u+"/") {
-		t.Fatalf("redistest: the shared server is in use by %s; a parallel test needs Start", u)
+	return sharedServer.take(t, false)
+}
+
+// SharedCluster is to StartCluster what Shared is to Start.
+func SharedCluster(t testing.TB) *Server {
+	t.Helper()
+	return sharedCluster.take(t, true)
+}
+
+func (o *common) take(t testing.TB, cluster bool) *Server {
+	t.Helper()
+	o.Lock()
+	defer o.Unlock()
+	if o.user != "" && o.user != t.Name() && !strings.HasPrefix(t.Name(), o.user+"/") {
+		t.Fatalf("redistest: the shared server is in use by %s; a parallel test needs Start", o.user)
 	}
-	if common.user == "" {
-		common.user = t.Name()
+	if o.user == "" {
+		o.user = t.Name()
 		t.Cleanup(func() {
-			common.Lock()
-			defer common.Unlock()
-			common.user = ""
+			o.Lock()
+			defer o.Unlock()
+			o.user = ""
 		})
 	}
-	if common.server == nil {
-		// Nothing is ever saved, so the folder stays empty and needs no end of its own.
-		s := &Server{t: t, bin: binary(t), dir: "/", shared: true}
-		s.startAnyPort(false)
-		common.server = s
+	if o.server == nil {
+		s := &Server{t: t, bin: binary(t), shared: true}
+		s.dir = filepath.Join(os.TempDir(), fmt.Sprintf("flashgate-redistest-%d-%t", os.Getpid(), cluster))
+		if err := errors.Join(os.RemoveAll(s.dir), os.MkdirAll(s.dir, 0o700)); err != nil {
+			t.Fatalf("redistest: %v", err)
+		}
+		s.startAnyPort(cluster)
+		if cluster {
+			s.assignSlots()
+		}
+		// The server has its files open and needs the folder no more.
+		if err := os.RemoveAll(s.dir); err != nil {
+			t.Fatalf("redistest: %v", err)
+		}
+		o.server = s
 	}
-	s := *common.server
+	s := *o.server
 	s.t = t
+	s.empty()
+	return &s
+}
+
+func (s *Server) empty() {
+	s.t.Helper()
 	c := s.direct()
 	defer c.Close()
-	ctx := t.Context()
+	ctx := context.Background()
 	for _, err := range []error{
 		c.ConfigSet(ctx, "maxmemory", "0").Err(), c.FlushAll(ctx).Err(), c.ScriptFlush(ctx).Err(),
 	} {
 		if err != nil {
-			t.Fatalf("redistest: empty the shared server: %v", err)
+			s.t.Fatalf("redistest: empty the shared server: %v", err)
 		}
 	}
-	return &s
+}
+
+func (s *Server) assignSlots() {
+	s.t.Helper()
+	c := s.direct()
+	defer c.Close()
+	if err := c.ClusterAddSlotsRange(context.Background(), 0, clusterSlots-1).Err(); err != nil {
+		s.t.Fatalf("redistest: give the node its slots: %v", err)
+	}
+	s.awaitCluster(c)
 }
 
 // Mini starts a miniredis and stops it when the test ends.

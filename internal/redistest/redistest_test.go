@@ -65,3 +65,13 @@ func TestClusterRefusesTwoSlotsInOneScript(t *testing.T) {
 func TestMini(t *testing.T) {
 	require.NotEmpty(t, Mini(t).Addr())
 }
+
+func TestSharedClusterIsEmptied(t *testing.T) {
+	for _, name := range []string{"first", "second"} {
+		t.Run(name, func(t *testing.T) {
+			c := SharedCluster(t).Client()
+			require.ErrorIs(t, c.Get(t.Context(), "k").Err(), redis.Nil)
+			require.NoError(t, c.Set(t.Context(), "k", "v", 0).Err())
+		})
+	}
+}
