@@ -2,7 +2,9 @@ package sale
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -101,52 +103,70 @@ type Waitlist struct {
 	OfferSeconds int64 `json:"offer_seconds,omitempty"`
 }
 
-// Moment is a time in whole milliseconds since 1970 UTC; in JSON an RFC 3339 text, or "now",
-// which stays open until Resolve.
+// Moment is a time in whole milliseconds since 1970 UTC; in JSON an RFC 3339 text, or "now" or
+// "now+2h30m" (hours, minutes, seconds), which stay open until Resolve.
 type Moment int64
 
-// MomentNow is the moment that a config writes as "now".
+// MomentNow is the moment that a config writes as "now". A later one relative to now is as many
+// milliseconds below it.
 const MomentNow Moment = -1
 
-// MarshalJSON writes RFC 3339 UTC with milliseconds, or "now".
-func (m Moment) MarshalJSON() ([]byte, error) {
-	if m == MomentNow {
-		return []byte(`"now"`), nil
-	}
-	return json.Marshal(m.String())
+// MomentAfterNow is the moment that a config writes as "now+2h".
+func MomentAfterNow(d time.Duration) Moment { return MomentNow - Moment(d.Milliseconds()) }
+
+// AfterNow tells by how much a moment lies after now, when it is still relative to it.
+func (m Moment) AfterNow() (d time.Duration, relative bool) {
+	return time.Duration(MomentNow-m) * time.Millisecond, m <= MomentNow
 }
 
-// UnmarshalJSON reads RFC 3339, or "now".
+// MarshalJSON writes RFC 3339 UTC with milliseconds, or the relative form.
+func (m Moment) MarshalJSON() ([]byte, error) { return json.Marshal(m.String()) }
+
+const momentForms = "a time such as 2026-11-27T10:00:00Z, now, or now+2h30m"
+
+// UnmarshalJSON reads what MarshalJSON writes, and RFC 3339 with any offset from 1970 on.
 func (m *Moment) UnmarshalJSON(b []byte) error {
 	var text string
 	if err := json.Unmarshal(b, &text); err != nil {
-		return fmt.Errorf("a time must be text such as 2026-11-27T10:00:00Z, or now")
+		return errors.New("must be text: " + momentForms)
 	}
-	if text == "now" {
-		*m = MomentNow
+	if rest, ok := strings.CutPrefix(text, "now"); ok {
+		d, err := time.Duration(0), error(nil)
+		if rest != "" {
+			d, err = time.ParseDuration(rest)
+		}
+		if err != nil || rest != "" && rest[0] != '+' || d > maxWindow {
+			return fmt.Errorf("must be %s with at most 366 days, is %.40q", momentForms, text)
+		}
+		*m = MomentAfterNow(d)
 		return nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		return fmt.Errorf("%.40q is not a time such as 2026-11-27T10:00:00Z, or now", text)
+	if err != nil || t.UnixMilli() < 0 {
+		return fmt.Errorf("must be %s, is %.40q", momentForms, text)
 	}
 	*m = Moment(t.UnixMilli())
 	return nil
 }
 
-// String writes RFC 3339 UTC with milliseconds.
+// String writes RFC 3339 UTC with milliseconds, or the relative form.
 func (m Moment) String() string {
+	if d, relative := m.AfterNow(); relative {
+		if d == 0 {
+			return "now"
+		}
+		return "now+" + d.String()
+	}
 	return time.UnixMilli(int64(m)).UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// Resolve puts now in the place of "now" and writes defaults out, so that what is stored says
-// what it means.
+// Resolve puts times in the place of what is relative to now and writes defaults out, so that what
+// is stored says what it means. Validate once more after it: only then is the window known.
 func (c *Config) Resolve(now Moment) {
-	if c.OpensAt == MomentNow {
-		c.OpensAt = now
-	}
-	if c.ClosesAt == MomentNow {
-		c.ClosesAt = now
+	for _, m := range []*Moment{&c.OpensAt, &c.ClosesAt} {
+		if d, relative := m.AfterNow(); relative {
+			*m = now + Moment(d.Milliseconds())
+		}
 	}
 	if c.Allocation == "" {
 		c.Allocation = AllocatePriority

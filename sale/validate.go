@@ -24,6 +24,7 @@ const (
 	maxWaitlist        = 1e6    // people
 	maxIDCharacters    = 128    // customer, order, device, adjustment ids
 	maxWindow          = 366 * 24 * time.Hour
+	maxMoment          = 7_258_118_400_000 // the year 2200: 13 digits, which Lua prints in full
 )
 
 var (
@@ -112,13 +113,7 @@ func (c *Config) Validate() []FieldError {
 	if c.Title != "" {
 		v.text("/title", checkText(c.Title, 1, MaxTitle))
 	}
-	v.require(c.OpensAt != 0, "/opens_at", "is required: a time such as 2026-11-27T10:00:00Z, or now")
-	v.require(c.ClosesAt > 0, "/closes_at", "is required: a time such as 2026-11-27T12:00:00Z")
-	if c.OpensAt != 0 && c.ClosesAt > 0 {
-		v.require(c.ClosesAt > c.OpensAt, "/closes_at", "must be after opens_at")
-		v.require(c.OpensAt == MomentNow || time.Duration(c.ClosesAt-c.OpensAt)*time.Millisecond <= maxWindow,
-			"/closes_at", "must be within 366 days of opens_at")
-	}
+	c.validateWindow(&v)
 	v.between(c.HoldSeconds, MinHoldSeconds, MaxHoldSeconds, "/hold_seconds")
 	v.between(c.MaxExtensions, 0, MaxExtensionsLimit, "/max_extensions")
 	v.between(c.Caps.PerCustomer, 0, MaxOnHand, "/caps/per_customer")
@@ -133,6 +128,24 @@ func (c *Config) Validate() []FieldError {
 	c.validateLimits(&v)
 	c.validateQueue(&v)
 	return v.errs
+}
+
+func (c *Config) validateWindow(v *checker) {
+	v.require(c.OpensAt != 0, "/opens_at", "is required: %s", momentForms)
+	v.require(c.OpensAt < maxMoment, "/opens_at", "must be before the year 2200, is %v", c.OpensAt)
+	v.require(c.ClosesAt != 0, "/closes_at", "is required: %s", momentForms)
+	v.require(c.ClosesAt < maxMoment, "/closes_at", "must be before the year 2200, is %v", c.ClosesAt)
+	opens, opensRelative := c.OpensAt.AfterNow()
+	closes, closesRelative := c.ClosesAt.AfterNow()
+	if c.OpensAt == 0 || c.ClosesAt == 0 || opensRelative != closesRelative {
+		return // without a clock, a time and now cannot be compared
+	}
+	window := time.Duration(c.ClosesAt-c.OpensAt) * time.Millisecond
+	if opensRelative {
+		window = closes - opens
+	}
+	v.require(window > 0, "/closes_at", "must be after opens_at")
+	v.require(window <= maxWindow, "/closes_at", "must be within 366 days of opens_at")
 }
 
 func (c *Config) validateItems(v *checker) {
@@ -166,10 +179,7 @@ func (c *Config) validateLimits(v *checker) {
 	if c.Limits == nil {
 		return
 	}
-	for _, l := range []struct {
-		at   string
-		rule *Limit
-	}{{"/limits/customer", c.Limits.Customer}, {"/limits/ip", c.Limits.IP}, {"/limits/device", c.Limits.Device}} {
+	for _, l := range c.Limits.rules() {
 		if l.rule == nil {
 			continue
 		}
@@ -182,6 +192,16 @@ func (c *Config) validateLimits(v *checker) {
 			v.require(false, l.at+"/mode", "must be enforce, shadow or off, is %.40q", l.rule.Mode)
 		}
 	}
+}
+
+// limitAt is a rule and its place; the rule is nil when the dimension is not limited.
+type limitAt struct {
+	at   string
+	rule *Limit
+}
+
+func (l *Limits) rules() []limitAt {
+	return []limitAt{{"/limits/customer", l.Customer}, {"/limits/ip", l.IP}, {"/limits/device", l.Device}}
 }
 
 func (c *Config) validateQueue(v *checker) {
@@ -203,8 +223,8 @@ func (c *Config) validateQueue(v *checker) {
 func (c *Config) NotBuilt() []FieldError {
 	var v checker
 	if l := c.Limits; l != nil {
-		for at, rule := range map[string]*Limit{"customer": l.Customer, "ip": l.IP, "device": l.Device} {
-			v.require(rule == nil || rule.Mode == LimitOff, "/limits/"+at,
+		for _, r := range l.rules() {
+			v.require(r.rule == nil || r.rule.Mode == LimitOff, r.at,
 				"rate limits are not enforced by this version: leave the rule out, or set mode: off")
 		}
 	}
