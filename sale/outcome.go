@@ -40,6 +40,7 @@ const (
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
 
 	VersionConflict Outcome = "VERSION_CONFLICT" // adjust expected another number
+	OutOfRange      Outcome = "OUT_OF_RANGE"     // adjust would leave 0 to 1e9
 	StaleVersion    Outcome = "STALE_VERSION"    // apply on another base version
 	FieldLocked     Outcome = "FIELD_LOCKED"     // not changeable once the sale has opened
 
@@ -54,5 +55,5 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, Insufficient, Again,
-	Overloaded, VersionConflict, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
+	Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
 }

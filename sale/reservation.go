@@ -73,7 +73,10 @@ func ParseReservation(id, packed string) (Reservation, error) {
 		to   *int64
 		from string
 	}{
-		{&r.HeldAtMs, f[4]}, {&r.DeadlineMs, f[5]}, {&r.ResolvedAtMs, f[6]}, {&r.Extension, f[7]},
+		{&r.HeldAtMs, f[4]},
+		{&r.DeadlineMs, f[5]},
+		{&r.ResolvedAtMs, f[6]},
+		{&r.Extension, f[7]},
 		{&r.Seq, f[9]},
 	} {
 		if *n.to, err = strconv.ParseInt(n.from, 10, 64); err != nil {
@@ -143,8 +146,13 @@ func ParseAdjustment(id, packed string) (Adjustment, error) {
 		to   *int64
 		from string
 	}{
-		{&a.Delta, f[4]}, {&a.AtMs, f[5]}, {&a.Level.OnHand, f[6]}, {&a.Level.Safety, f[7]},
-		{&a.Level.Held, f[8]}, {&a.Level.Sold, f[9]}, {&a.Seq, f[10]},
+		{&a.Delta, f[4]},
+		{&a.AtMs, f[5]},
+		{&a.Level.OnHand, f[6]},
+		{&a.Level.Safety, f[7]},
+		{&a.Level.Held, f[8]},
+		{&a.Level.Sold, f[9]},
+		{&a.Seq, f[10]},
 	} {
 		v, err := strconv.ParseInt(n.from, 10, 64)
 		if err != nil {

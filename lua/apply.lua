@@ -1,0 +1,96 @@
+-- apply.lua: creates a sale's shard, or brings it from one version of the sale to the next: its
+-- config, and whether it is live, paused or closed. Only the reconciler calls it, for versions
+-- that the ledger database already has.
+--
+-- Joins: shard, event, units
+-- KEYS: SALE (read, write), STOCK (read, write), EVENTS (write)
+-- ARGV: 5 base            version that this one follows; '' creates the shard in EPOCH
+--       6 version
+--       7 state           live, paused or closed
+--       8 opens_ms
+--       9 closes_ms
+--       10 hold_ms
+--       11 max_extensions
+--       12 cap_customer   units per customer in the sale; 0 is none
+--       13 cap_order      units per order; 0 is none
+--       14 allocation     priority or most_stock
+--       15 locked         1 when it changes what may not change once the sale has opened
+--       16 actor          who made the version, for the ledger
+--       17 data           JSON for the ledger: the version and its config
+--       then 4 values an item:
+--         sku
+--         cap      units per customer; 0 is none; '' removes the item
+--         low_at   units
+--         levels   <location>:<change of on_hand>,<change of safety>;... in the order of the list
+-- Replies:
+--   APPLIED              with the mark of the event
+--   STALE_VERSION        the shard is not at base; with its version
+--   FIELD_LOCKED         the sale has opened
+--   STOCK                a level would be below what is held, sold and withheld; with the place
+--   MISSING RECOVERING
+local base, version, locked, actor, data = ARGV[5], ARGV[6], ARGV[15] == '1', ARGV[16], ARGV[17]
+local FIRST, STRIDE, CHUNK = 18, 4, 500
+
+local shard, closed = open_shard()
+if base == '' and not shard and closed[1] == 'MISSING' then
+  shard = {epoch = EPOCH, seq = 0, mark = '', now = redis_time_ms(), appended = 0, fresh = true}
+elseif not shard then
+  return closed
+end
+
+local function reply(outcome, detail)
+  local fields = head(shard, outcome)
+  fields[6] = detail or ''
+  return fields
+end
+
+if not shard.fresh and base ~= shard.version then
+  return reply('STALE_VERSION', shard.version)
+end
+if locked and not shard.fresh and shard.now >= shard.opens then
+  return reply('FIELD_LOCKED')
+end
+
+local set, removed = {}, {}
+for i = FIRST, #ARGV, STRIDE do
+  local sku, cap, low, levels = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
+  local old = not shard.fresh and item_of(sku) or {order = {}, at = {}}
+  local item = {cap = cap, low = low, order = {}, at = {}}
+  for location, on_hand, safety in string.gmatch(levels, '([^:;]+):(-?%d+),(-?%d+)') do
+    local level = old.at[location] or {on_hand = 0, safety = 0, held = 0, sold = 0}
+    level.on_hand = level.on_hand + tonumber(on_hand)
+    level.safety = level.safety + tonumber(safety)
+    if level.on_hand < 0 or level.safety < 0 or available(level) < 0 then
+      return reply('STOCK', sku .. '/' .. location)
+    end
+    item.order[#item.order + 1] = location
+    item.at[location] = level
+  end
+  for location, level in pairs(old.at) do
+    if not item.at[location] and level.held + level.sold > 0 then
+      return reply('FIELD_LOCKED', sku .. '/' .. location)
+    end
+  end
+  if cap then
+    set[#set + 1] = sku
+    set[#set + 1] = pack_item(item)
+  else
+    removed[#removed + 1] = sku
+  end
+end
+
+append_event(shard, shard.fresh and 'sale_created' or 'sale_changed', '', '', '', actor, '', data)
+for i = 1, #set, CHUNK do
+  redis.call('HSET', STOCK, unpack(set, i, math.min(i + CHUNK - 1, #set)))
+end
+for _, sku in ipairs(removed) do
+  redis.call('HDEL', STOCK, sku)
+end
+if shard.fresh then
+  redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
+end
+redis.call('HSET', SALE, 'version', version, 'state', ARGV[7], 'opens_ms', ARGV[8],
+  'closes_ms', ARGV[9], 'hold_ms', ARGV[10], 'max_extensions', ARGV[11], 'cap_customer', ARGV[12],
+  'cap_order', ARGV[13], 'allocation', ARGV[14])
+save_head(shard)
+return reply('APPLIED', shard.mark)

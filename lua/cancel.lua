@@ -1,0 +1,44 @@
+-- cancel.lua: undoes a confirmation (a refund) and frees the customer's cap.
+--
+-- Joins: shard, event, record, units
+-- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
+--       EVENTS (write), RECORD (read, write)
+-- ARGV: 5 id       reservation
+--       6 restock  1: the units can be sold again; 0: they leave on_hand
+--       7 actor    who cancels, for the ledger
+--       8 data     JSON for the ledger: restock and reason
+-- Replies, each with the record ('' when there is none):
+--   CANCELLED NOT_CONFIRMED UNKNOWN_RESERVATION
+--   REPLAY               it was cancelled before
+--   and without record: MISSING RECOVERING
+local shard, closed = open_shard()
+if not shard then
+  return closed
+end
+
+local id, restock, actor, data = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8]
+local record = parse_record(redis.call('GET', RECORD .. id))
+if not record then
+  return answer(shard, 'UNKNOWN_RESERVATION')
+elseif record.state == 'cancelled' then
+  return answer(shard, 'REPLAY', record)
+elseif record.state ~= 'confirmed' then
+  return answer(shard, 'NOT_CONFIRMED', record)
+end
+
+-- A removal is let through by a full memory, and everything after it then is too.
+redis.call('ZREM', DEADLINES, '')
+append_event(shard, 'cancelled', id, record.customer, record.lines, actor, record.order, data)
+record.state, record.resolved_at = 'cancelled', whole(shard.now)
+local lines = parse_lines(record.lines)
+move_units(lines, record.customer, 0, -1)
+if not restock then
+  for _, line in ipairs(lines) do
+    local level = item_of(line.sku).at[line.location]
+    level.on_hand = level.on_hand - line.qty
+  end
+end
+save_units()
+save_record(shard, id, record)
+save_head(shard)
+return answer(shard, 'CANCELLED', record)

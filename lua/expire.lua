@@ -1,0 +1,46 @@
+-- expire.lua: gives back holds past their deadline, oldest first, a bounded number a call, and
+-- notes that the shard is alive.
+--
+-- Joins: shard, event, record, units
+-- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
+--       EVENTS (write), RECORD (read, write)
+-- ARGV: 5 limit     holds at most
+--       6 alive_ms  write the time when it was not written for so long
+-- Replies: DONE, then holds given back and 1 when more are due (else 0)
+--   and without: MISSING RECOVERING
+local shard, closed = open_shard()
+if not shard then
+  return closed
+end
+
+local limit, alive = tonumber(ARGV[5]), tonumber(ARGV[6])
+local due = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', whole(shard.now), 'LIMIT', 0, limit)
+if #due > 0 then
+  local keys = {}
+  for i, id in ipairs(due) do
+    keys[i] = RECORD .. id
+  end
+  local packed = redis.call('MGET', unpack(keys))
+  -- ZREM is let through by a full memory, and everything after it then is too.
+  redis.call('ZREM', DEADLINES, unpack(due))
+  for i, id in ipairs(due) do
+    local record = parse_record(packed[i])
+    if record and record.state == 'held' then
+      append_event(shard, 'expired', id, record.customer, record.lines, '', '', '')
+      record.state, record.resolved_at = 'expired', whole(shard.now)
+      move_units(parse_lines(record.lines), record.customer, -1, 0)
+      save_record(shard, id, record)
+    end
+  end
+  save_units()
+  save_head(shard)
+elseif shard.now - shard.last >= alive then
+  redis.call('ZREM', DEADLINES, '')
+  save_head(shard)
+end
+
+local first = next_deadline(DEADLINES)
+local reply = head(shard, 'DONE', first and whole(first))
+reply[6] = whole(shard.appended)
+reply[7] = first and first <= shard.now and '1' or '0'
+return reply

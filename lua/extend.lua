@@ -1,0 +1,44 @@
+-- extend.lua: gives a hold a full hold time from now.
+--
+-- Joins: shard, event, record
+-- KEYS: SALE (read, write), DEADLINES (write), EVENTS (write), RECORD (read, write)
+-- ARGV: 5 id         reservation
+--       6 extension  its number, from 1; a number given before is a replay
+--       7 actor      who extends, for the ledger
+-- Replies, each with the record ('' when there is none):
+--   EXTENDED             the deadline moved
+--   REPLAY               this extension was made before
+--   EXTENSION_LIMIT      above max_extensions
+--   EXTENSION_GAP        not the number after the last
+--   NOT_OPEN PAUSED ENDED
+--   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED UNKNOWN_RESERVATION
+--   and without record: MISSING RECOVERING
+local shard, closed = open_shard()
+if not shard then
+  return closed
+end
+
+local id, extension, actor = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local record = parse_record(redis.call('GET', RECORD .. id))
+if not record then
+  return answer(shard, 'UNKNOWN_RESERVATION')
+end
+local outcome = finished_outcome(record, shard.now)
+  or (extension <= record.extension and 'REPLAY')
+  or closed_outcome(shard)
+  or (extension > shard.max_extensions and 'EXTENSION_LIMIT')
+  or (extension > record.extension + 1 and 'EXTENSION_GAP')
+if outcome then
+  return answer(shard, outcome, record)
+end
+
+-- A recovery may have moved the deadline further than a hold time from now: it stays there.
+record.deadline = math.max(record.deadline, shard.now + shard.hold)
+record.extension = extension
+local deadline = whole(record.deadline)
+append_event(shard, 'extended', id, record.customer, '', actor, '',
+  '{"extension":' .. whole(extension) .. ',"deadline":' .. deadline .. '}')
+redis.call('ZADD', DEADLINES, deadline, id)
+save_record(shard, id, record)
+save_head(shard)
+return answer(shard, 'EXTENDED', record)

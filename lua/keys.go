@@ -1,0 +1,32 @@
+package lua
+
+import "strconv"
+
+// WatermarkChannel is where reconcilers publish how far the ledger has come.
+const WatermarkChannel = "fg:watermarks"
+
+// era is one life of a shard's data as this process knows it.
+type era struct {
+	epoch int64
+	text  string
+	keys  []string
+}
+
+// tag is the common beginning of a shard's keys; the braces keep them in one slot.
+func tag(sale string, shard int) string {
+	return "fg:{" + sale + ":" + strconv.Itoa(shard) + "}:"
+}
+
+// newEra names the seven keys of shared/shard.lua.
+func newEra(sale string, shard int, epoch int64) *era {
+	t, n := tag(sale, shard), strconv.FormatInt(epoch, 10)
+	in := t + n + ":"
+	return &era{epoch: epoch, text: n, keys: []string{
+		t + "sale", in + "stock", in + "customers", in + "deadlines", in + "events", in + "r:", in + "a:",
+	}}
+}
+
+const (
+	keySale   = 0
+	keyEvents = 4
+)

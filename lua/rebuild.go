@@ -1,0 +1,160 @@
+package lua
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"flashgate/sale"
+)
+
+var (
+	closeScript = load("close")
+	buildScript = load("build")
+	flipScript  = load("flip")
+	trimScript  = load("trim")
+)
+
+// ClosedShard is a shard as close.lua found it.
+type ClosedShard struct {
+	Head Head
+	Mark string
+	// LastMs is when it was last known to be alive; 0 when Redis had no such shard.
+	LastMs int64
+	Found  bool
+}
+
+// Close begins a rebuild: the shard is closed, and token:0 takes the place of any other rebuild.
+func (s *Shard) Close(ctx context.Context, token, reason string) (ClosedShard, error) {
+	h, rest, err := s.callIn(ctx, closeScript, s.life.Load().era, []any{token, reason})
+	if err != nil {
+		return ClosedShard{}, err
+	}
+	c := ClosedShard{Head: h, Mark: at(rest, 0), Found: at(rest, 2) == "1"}
+	c.LastMs, _ = strconv.ParseInt(at(rest, 1), 10, 64)
+	return c, nil
+}
+
+// Slice is one bounded part of what a rebuild writes.
+type Slice struct{ args []any }
+
+// Slices lays the books out in slices of at most rows rows, for records that live recordMs from
+// the moment they were finished, at nowMs of Redis. Finished records that are over are left out.
+func Slices(b *sale.Books, rows int, recordMs, nowMs int64) []Slice {
+	w := &sliceWriter{rows: rows}
+	for i := range b.Config.Items {
+		c := &b.Config.Items[i]
+		item := ItemLevels{SKU: c.SKU, Cap: c.CapPerCustomer, LowAt: c.LowAt}
+		for _, s := range c.Stock {
+			item.Levels = append(item.Levels, LocationLevel{s.Location, b.Stock[sale.Place{SKU: c.SKU, Location: s.Location}]})
+		}
+		w.row("stock", c.SKU, packItem(&item), "")
+	}
+	for customer, counts := range b.Customers {
+		w.row("customer", customer, packCounts(counts), "")
+	}
+	for id, r := range b.Reservations {
+		left := ""
+		if r.State.Finished() {
+			ms := r.ResolvedAtMs + recordMs - nowMs
+			if ms <= 0 {
+				continue
+			}
+			left = strconv.FormatInt(ms, 10)
+		}
+		w.row("record", id, r.Pack(), left)
+		if r.State == sale.StateHeld {
+			w.row("deadline", id, "", strconv.FormatInt(r.DeadlineMs, 10))
+		}
+	}
+	for id, a := range b.Adjustments {
+		if ms := a.AtMs + recordMs - nowMs; ms > 0 {
+			w.row("adjustment", id, a.Pack(), strconv.FormatInt(ms, 10))
+		}
+	}
+	return w.slices
+}
+
+type sliceWriter struct {
+	rows   int
+	slices []Slice
+}
+
+func (w *sliceWriter) row(kind, name, value, number string) {
+	n := len(w.slices)
+	if n == 0 || len(w.slices[n-1].args) >= 4*w.rows {
+		w.slices = append(w.slices, Slice{})
+		n++
+	}
+	w.slices[n-1].args = append(w.slices[n-1].args, kind, name, value, number)
+}
+
+// packCounts writes the packed counts of shared/units.lua.
+func packCounts(counts map[string]int64) string {
+	var b strings.Builder
+	b.WriteByte(';')
+	for _, sku := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(&b, "%s=%d;", sku, counts[sku])
+	}
+	return b.String()
+}
+
+// Build writes slice number k, from 1, of a rebuild into an epoch: DONE or SUPERSEDED.
+func (s *Shard) Build(ctx context.Context, epoch int64, token string, k int, part Slice) (sale.Outcome, error) {
+	h, _, err := s.callIn(ctx, buildScript, newEra(s.Sale, s.Number, epoch),
+		append([]any{token, k}, part.args...))
+	return h.Outcome, err
+}
+
+// Flip opens the shard in the epoch of the books, once all slices are written, unless it is later
+// than notAfterMs: DONE or SUPERSEDED.
+func (s *Shard) Flip(ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64) (sale.Outcome, error) {
+	args := append([]any{token, slices, notAfterMs, b.Seq, b.Mark}, settings(b.Version, b.Lifecycle, b.Config)...)
+	h, _, err := s.callIn(ctx, flipScript, newEra(s.Sale, s.Number, b.Epoch), args)
+	return h.Outcome, err
+}
+
+// Trim drops the events of an epoch that the ledger has, all but the last tail, notes the
+// watermark and publishes it.
+func (s *Shard) Trim(ctx context.Context, epoch, watermark, tail int64) (sale.Outcome, error) {
+	h, _, err := s.callIn(ctx, trimScript, newEra(s.Sale, s.Number, epoch), []any{
+		watermark, tail, WatermarkChannel, packWatermark(Watermark{s.Sale, s.Number, epoch, watermark}),
+	})
+	return h.Outcome, err
+}
+
+// DropEpoch unlinks what is left of a past epoch, a bounded number of keys at a time, until it is
+// gone or ctx ends. It never touches the epoch that the shard is in.
+func (s *Shard) DropEpoch(ctx context.Context, epoch int64) error {
+	l, err := s.Look(ctx, epoch, 0, 1)
+	if err != nil {
+		return err
+	}
+	if l.Missing || l.Epoch <= epoch {
+		return nil
+	}
+	node, err := s.node(ctx)
+	if err != nil {
+		return err
+	}
+	pattern := globEscape(tag(s.Sale, s.Number)) + strconv.FormatInt(epoch, 10) + ":*"
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, pattern, scanCount).Result()
+		if err != nil {
+			return fmt.Errorf("drop epoch %d: %w", epoch, err)
+		}
+		if len(keys) > 0 {
+			if err := node.Unlink(ctx, keys...).Err(); err != nil {
+				return fmt.Errorf("drop epoch %d: %w", epoch, err)
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+const scanCount = 500

@@ -1,0 +1,77 @@
+-- release.lua: gives a hold back, all of it or all but what is kept.
+--
+-- Joins: shard, event, record, units
+-- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
+--       EVENTS (write), RECORD (read, write)
+-- ARGV: 5 id     reservation
+--       6 keep   packed lines that stay held; '' gives everything back
+--       7 actor  who releases, for the ledger
+-- Replies, each with the record ('' when there is none):
+--   RELEASED             all given back
+--   REDUCED              all but keep given back
+--   REPLAY               it was released before, or holds just what keep says
+--   KEEP_INVALID         keep names more than is held
+--   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED UNKNOWN_RESERVATION
+--   and without record: MISSING RECOVERING
+local shard, closed = open_shard()
+if not shard then
+  return closed
+end
+
+local id, keep, actor = ARGV[5], ARGV[6], ARGV[7]
+local record = parse_record(redis.call('GET', RECORD .. id))
+if not record then
+  return answer(shard, 'UNKNOWN_RESERVATION')
+end
+local finished = finished_outcome(record, shard.now)
+if finished == 'ALREADY_RELEASED' and keep == '' then
+  return answer(shard, 'REPLAY', record)
+elseif finished then
+  return answer(shard, finished, record)
+end
+
+local back = parse_lines(record.lines)
+local left = {}
+if keep ~= '' then
+  local kept = {}
+  for _, line in ipairs(parse_lines(keep)) do
+    kept[line.sku .. '/' .. line.location] = line.qty
+  end
+  local returned = {}
+  for _, line in ipairs(back) do
+    local place = line.sku .. '/' .. line.location
+    local stays = kept[place] or 0
+    kept[place] = nil
+    if stays > line.qty then
+      return answer(shard, 'KEEP_INVALID', record)
+    end
+    if stays > 0 then
+      left[#left + 1] = {sku = line.sku, location = line.location, qty = stays}
+    end
+    if stays < line.qty then
+      returned[#returned + 1] = {sku = line.sku, location = line.location, qty = line.qty - stays}
+    end
+  end
+  if next(kept) then
+    return answer(shard, 'KEEP_INVALID', record)
+  end
+  if #returned == 0 then
+    return answer(shard, 'REPLAY', record)
+  end
+  back = returned
+end
+
+-- A removal is let through by a full memory, and everything after it then is too.
+redis.call('ZREM', DEADLINES, #left > 0 and '' or id)
+append_event(shard, #left > 0 and 'reduced' or 'released', id, record.customer, pack_lines(back),
+  actor, '', '')
+if #left > 0 then
+  record.lines = pack_lines(left)
+else
+  record.state, record.resolved_at = 'released', whole(shard.now)
+end
+move_units(back, record.customer, -1, 0)
+save_units()
+save_record(shard, id, record)
+save_head(shard)
+return answer(shard, #left > 0 and 'REDUCED' or 'RELEASED', record)

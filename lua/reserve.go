@@ -1,0 +1,161 @@
+package lua
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"flashgate/sale"
+)
+
+// MaxBatch is the most requests of one reserve call: about a millisecond of Redis.
+const MaxBatch = 256
+
+// ReserveRequest is one request of a batch. Lines are normalized, and everything is of the
+// grammar that the door checks.
+type ReserveRequest struct {
+	ID          string
+	Customer    string
+	Fingerprint string
+	Lines       []sale.Line
+	Actor       string
+}
+
+// Answer is what a script says to one request. Which fields are set depends on the outcome.
+type Answer struct {
+	Outcome sale.Outcome
+	// Reservation as it now stands, where there is one.
+	Reservation sale.Reservation
+	// Shortages of STOCK, one for every line that is short.
+	Shortages []Shortage
+	// Cap of CAP.
+	Cap CapBreach
+	// OpensAtMs of NOT_OPEN.
+	OpensAtMs int64
+	// Place of UNKNOWN_SKU and UNKNOWN_LOCATION.
+	Place sale.Place
+	// Head of the reply: NowMs, and for refusals the next deadline.
+	Head Head
+}
+
+// Shortage is a line with less available than it asks for, in units.
+type Shortage struct {
+	Line      sale.Line
+	Available int64
+}
+
+// CapBreach names the cap that a request would exceed, in units.
+type CapBreach struct {
+	Scope     string // sku, sale or order
+	SKU       string
+	Cap       int64
+	InUse     int64
+	Requested int64
+}
+
+var reserveScript = load("reserve")
+
+// Reserve takes units for a batch of 1 to MaxBatch requests in one call and answers each in
+// order. AGAIN asks the caller to run Expire and ask again. With an error none is answered; see
+// ErrRefused and ErrScript.
+func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, error) {
+	if len(batch) == 0 || len(batch) > MaxBatch {
+		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
+	}
+	args := make([]any, 0, 1+5*len(batch))
+	args = append(args, s.store.opts.StreamMaxEvents)
+	for i := range batch {
+		r := &batch[i]
+		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor)
+	}
+	h, rest, err := s.call(ctx, reserveScript, args...)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]Answer, len(batch))
+	if h.Outcome != sale.Done {
+		for i := range answers {
+			answers[i] = Answer{Outcome: h.Outcome, Head: h}
+		}
+		return answers, nil
+	}
+	for i := range answers {
+		a := &answers[i]
+		a.Head, a.Outcome = h, sale.Outcome(at(rest, 2*i))
+		if err := a.read(batch[i].ID, at(rest, 2*i+1)); err != nil {
+			return nil, fmt.Errorf("reserve: %w: %w", ErrScript, err)
+		}
+	}
+	return answers, nil
+}
+
+// read fills an answer from the detail of its outcome.
+func (a *Answer) read(id, detail string) (err error) {
+	switch a.Outcome {
+	case sale.NotOpen:
+		// extend answers NOT_OPEN with the record.
+		if !strings.Contains(detail, "\n") {
+			a.OpensAtMs, err = strconv.ParseInt(detail, 10, 64)
+			return err
+		}
+	case sale.UnknownSKU, sale.UnknownLocation:
+		a.Place.SKU, a.Place.Location, _ = strings.Cut(detail, "/")
+		return nil
+	case sale.CapExceeded:
+		return a.readCap(detail)
+	case sale.Insufficient:
+		return a.readShortages(detail)
+	case "":
+		return fmt.Errorf("no outcome for %s", id)
+	}
+	if detail != "" {
+		a.Reservation, err = sale.ParseReservation(id, detail)
+	}
+	return err
+}
+
+func (a *Answer) readCap(detail string) error {
+	f := strings.Split(detail, "\n")
+	if len(f) != 5 {
+		return fmt.Errorf("cap: %d fields", len(f))
+	}
+	a.Cap = CapBreach{Scope: f[0], SKU: f[1]}
+	for i, to := range []*int64{&a.Cap.Cap, &a.Cap.InUse, &a.Cap.Requested} {
+		v, err := strconv.ParseInt(f[2+i], 10, 64)
+		if err != nil {
+			return fmt.Errorf("cap: %w", err)
+		}
+		*to = v
+	}
+	return nil
+}
+
+func (a *Answer) readShortages(detail string) error {
+	for part := range strings.SplitSeq(detail, ";") {
+		line, free, _ := strings.Cut(part, ":")
+		lines, err := sale.ParseLines(line)
+		if err != nil || len(lines) != 1 {
+			return fmt.Errorf("shortage %q", part)
+		}
+		n, err := strconv.ParseInt(free, 10, 64)
+		if err != nil {
+			return fmt.Errorf("shortage: %w", err)
+		}
+		a.Shortages = append(a.Shortages, Shortage{Line: lines[0], Available: n})
+	}
+	return nil
+}
+
+// one turns a reply about one reservation into an answer.
+func (s *Shard) one(ctx context.Context, sc *script, id string, args ...any) (Answer, error) {
+	h, rest, err := s.call(ctx, sc, append([]any{id}, args...)...)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Outcome: h.Outcome, Head: h}
+	if err := a.read(id, at(rest, 0)); err != nil {
+		return Answer{}, fmt.Errorf("%s: %w: %w", sc.name, ErrScript, err)
+	}
+	return a, nil
+}

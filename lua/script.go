@@ -1,0 +1,89 @@
+package lua
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed *.lua shared/*.lua
+var files embed.FS
+
+// Errors of a call. Any other error means that the reply was lost: the outcome is unknown, and
+// the same call sent again finds out.
+var (
+	// ErrRefused: the server would not run the script now (loading, read-only, out of memory, no
+	// replicas, cluster down). Nothing changed.
+	ErrRefused = errors.New("redis refused the call")
+	// ErrScript: the script failed. It checks before it writes, so nothing changed.
+	ErrScript = errors.New("script failed")
+)
+
+var refusals = []string{
+	"OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY",
+	"TRYAGAIN", "NOAUTH", "NOPERM", "UNKILLABLE", "ERR max number of clients",
+}
+
+type script struct {
+	name  string
+	redis *redis.Script
+}
+
+func load(name string) *script {
+	return &script{name: name, redis: redis.NewScript(source(name))}
+}
+
+var joins = regexp.MustCompile(`(?m)^-- Joins: (.+)$`)
+
+// source joins what the header names in front of the script.
+func source(name string) string {
+	body := read(name + ".lua")
+	var b strings.Builder
+	for part := range strings.SplitSeq(joins.FindStringSubmatch(body)[1], ", ") {
+		b.WriteString(read("shared/" + part + ".lua"))
+	}
+	b.WriteString(body)
+	return b.String()
+}
+
+func read(path string) string {
+	b, err := files.ReadFile(path)
+	if err != nil {
+		panic(err) // The files are embedded: only a misspelt name gets here, at start.
+	}
+	return string(b)
+}
+
+// run calls the script by its hash, and with its text where the server does not know it yet.
+func (s *script) run(ctx context.Context, rdb redis.Scripter, keys []string, args []any) ([]any, error) {
+	v, err := s.redis.Run(ctx, rdb, keys, args...).Result()
+	if err != nil {
+		var answer redis.Error
+		if !errors.As(err, &answer) {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		for _, p := range refusals {
+			if strings.HasPrefix(answer.Error(), p) || strings.Contains(answer.Error(), " "+p+" ") {
+				return nil, fmt.Errorf("%s: %w: %w", s.name, ErrRefused, err)
+			}
+		}
+		return nil, fmt.Errorf("%s: %w: %w", s.name, ErrScript, err)
+	}
+	fields, ok := v.([]any)
+	if !ok || len(fields) < headFields {
+		return nil, fmt.Errorf("%s: %w: unexpected reply", s.name, ErrScript)
+	}
+	return fields, nil
+}
+
+// scripts lists every script, for loading and for the test of their headers.
+var scripts = []*script{
+	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
+	availabilityScript, adjustScript, applyScript, expireScript, closeScript, buildScript,
+	flipScript, trimScript,
+}

@@ -1,0 +1,19 @@
+-- shared/event.lua: one change, one event. Joined after shard.lua.
+--
+-- An entry of EVENTS has the id <epoch>-<seq> and one field, e, ten values joined by newlines:
+-- mark, prev, at, type, reservation, customer, lines, actor, ref, data.
+
+-- Appends the event and moves the head in the shard's table; save_head writes it.
+local function append_event(shard, type, reservation, customer, lines, actor, ref, data)
+  local mark = MARK_BASE .. shard.appended
+  shard.appended = shard.appended + 1
+  shard.seq = shard.seq + 1
+  redis.call('XADD', EVENTS, shard.epoch .. '-' .. whole(shard.seq), 'e', table.concat({
+    mark, shard.mark, whole(shard.now), type, reservation, customer, lines, actor, ref, data,
+  }, '\n'))
+  shard.mark = mark
+end
+
+local function save_head(shard)
+  redis.call('HSET', SALE, 'seq', whole(shard.seq), 'mark', shard.mark, 'last_ms', whole(shard.now))
+end

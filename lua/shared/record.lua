@@ -1,0 +1,60 @@
+-- shared/record.lua: a reservation's record. Joined after shard.lua.
+--
+-- Eleven values joined by newlines: state, customer, fingerprint, lines, held_at, deadline,
+-- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same.
+local RECORD_FORM = '^' .. string.rep('([^\n]*)\n', 10) .. '([^\n]*)$'
+
+-- Returns the record's table, or nil when there is none.
+local function parse_record(packed)
+  if not packed then
+    return nil
+  end
+  local state, customer, fingerprint, lines, held_at, deadline, resolved_at, extension, order, seq,
+    mark = string.match(packed, RECORD_FORM)
+  return {
+    state = state, customer = customer, fingerprint = fingerprint, lines = lines,
+    held_at = held_at, deadline = tonumber(deadline), resolved_at = resolved_at,
+    extension = tonumber(extension), order = order, seq = seq, mark = mark, packed = packed,
+  }
+end
+
+local function pack_record(record)
+  return table.concat({
+    record.state, record.customer, record.fingerprint, record.lines, record.held_at,
+    whole(record.deadline), record.resolved_at, whole(record.extension), record.order, record.seq,
+    record.mark,
+  }, '\n')
+end
+
+-- What has become of a reservation that is not held any more, by itself or by its deadline; nil
+-- while it is held. The deadline is compared here, so a late sweeper changes nothing.
+local function finished_outcome(record, now)
+  if record.state == 'held' then
+    return now >= record.deadline and 'EXPIRED' or nil
+  elseif record.state == 'confirmed' then
+    return 'ALREADY_CONFIRMED'
+  elseif record.state == 'released' then
+    return 'ALREADY_RELEASED'
+  elseif record.state == 'cancelled' then
+    return 'ALREADY_CANCELLED'
+  end
+  return 'EXPIRED'
+end
+
+-- Stamps the record with the last event and writes it; a finished one lives RECORD_TTL longer.
+local function save_record(shard, id, record)
+  record.seq, record.mark = whole(shard.seq), shard.mark
+  record.packed = pack_record(record)
+  if record.state == 'held' or record.state == 'confirmed' then
+    redis.call('SET', RECORD .. id, record.packed)
+  else
+    redis.call('SET', RECORD .. id, record.packed, 'PX', RECORD_TTL)
+  end
+end
+
+-- The reply of a verb on one reservation: the head and the record, '' when there is none.
+local function answer(shard, outcome, record)
+  local reply = head(shard, outcome)
+  reply[6] = record and record.packed or ''
+  return reply
+end

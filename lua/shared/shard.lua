@@ -1,0 +1,75 @@
+-- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
+--
+-- Every script takes the same seven KEYS, all in one slot:
+--   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
+--   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
+--   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
+--   DEADLINES   fg:{sale:shard}:<epoch>:deadlines    zset    reservation by deadline in ms
+--   EVENTS      fg:{sale:shard}:<epoch>:events       stream  the outbox (event.lua)
+--   RECORD      fg:{sale:shard}:<epoch>:r:           prefix  + reservation id: string (record.lua)
+--   ADJUSTMENT  fg:{sale:shard}:<epoch>:a:           prefix  + adjustment id: string (adjust.lua)
+-- and begins with the same four ARGV:
+--   EPOCH       the epoch in the key names; another than the shard's is answered RECOVERING
+--   MARK_BASE   random text, new for every call; a mark is this and the event's number in the call
+--   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
+--   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
+-- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
+local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+
+-- Lua prints numbers above 14 digits in scientific form; times and seqs must never be.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function redis_time_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Returns the open shard, or nil and the reply that says why there is none. Its time never runs
+-- backwards: a clock that stepped back stands still until it has caught up.
+local function open_shard()
+  local now = redis_time_ms()
+  local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door', 'watermark',
+    'version', 'state', 'opens_ms', 'closes_ms', 'hold_ms', 'max_extensions', 'cap_customer',
+    'cap_order', 'allocation')
+  if not field[1] then
+    return nil, {'MISSING', '0', '0', whole(now), ''}
+  end
+  local last = tonumber(field[4])
+  if field[5] ~= 'open' or field[1] ~= EPOCH or now - last > MAX_STEP then
+    return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
+  end
+  return {
+    epoch = field[1], seq = tonumber(field[2]), mark = field[3],
+    now = math.max(now, last), last = last, appended = 0,
+    watermark = tonumber(field[6]), version = field[7], state = field[8],
+    opens = tonumber(field[9]), closes = tonumber(field[10]), hold = tonumber(field[11]),
+    max_extensions = tonumber(field[12]), cap_customer = tonumber(field[13]),
+    cap_order = tonumber(field[14]), allocation = field[15],
+  }
+end
+
+local function head(shard, outcome, next_deadline)
+  return {outcome, shard.epoch, whole(shard.seq), whole(shard.now), next_deadline or ''}
+end
+
+-- What the window and the operators say of taking units now; nil when it is allowed.
+local function closed_outcome(shard)
+  if shard.state == 'closed' or shard.now >= shard.closes then
+    return 'ENDED'
+  elseif shard.state == 'paused' then
+    return 'PAUSED'
+  elseif shard.now < shard.opens then
+    return 'NOT_OPEN'
+  end
+end
+
+-- The earliest deadline in ms, or nil.
+local function next_deadline(deadlines)
+  local first = redis.call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2])
+end

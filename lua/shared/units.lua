@@ -1,0 +1,144 @@
+-- shared/units.lua: levels of stock and counts of customers, read once and written once a call.
+-- Joined after shard.lua.
+--
+-- STOCK      SKU -> "<cap>,<low_at>|<location>:<on_hand>,<safety>,<held>,<sold>;..." in the order
+--            of the sale's list.
+-- CUSTOMERS  customer -> ";<SKU>=<units>;<SKU>=<units>;" of units held and sold; gone at zero.
+-- Lines      "<SKU>/<location>=<qty>;..."; in a request the location may be empty.
+-- The grammar of SKU and location keeps , | : ; = and / out of them.
+local stock = {}
+local customers = {}
+
+local function parse_lines(packed)
+  local lines = {}
+  for sku, location, qty in string.gmatch(packed, '([^/;]+)/([^=]*)=(%d+)') do
+    lines[#lines + 1] = {sku = sku, location = location, qty = tonumber(qty)}
+  end
+  return lines
+end
+
+local function pack_lines(lines)
+  local parts = {}
+  for i, line in ipairs(lines) do
+    parts[i] = line.sku .. '/' .. line.location .. '=' .. whole(line.qty)
+  end
+  return table.concat(parts, ';')
+end
+
+local function parse_item(packed)
+  local cap, low, levels = string.match(packed, '^(%d+),(%d+)|(.*)$')
+  local item = {cap = tonumber(cap), low = low, order = {}, at = {}}
+  for location, on_hand, safety, held, sold in
+    string.gmatch(levels, '([^:;]+):(%d+),(%d+),(%d+),(%d+)') do
+    item.order[#item.order + 1] = location
+    item.at[location] = {
+      on_hand = tonumber(on_hand), safety = tonumber(safety), held = tonumber(held),
+      sold = tonumber(sold),
+    }
+  end
+  return item
+end
+
+local function pack_item(item)
+  local parts = {}
+  for i, location in ipairs(item.order) do
+    local level = item.at[location]
+    parts[i] = location .. ':' .. whole(level.on_hand) .. ',' .. whole(level.safety) .. ','
+      .. whole(level.held) .. ',' .. whole(level.sold)
+  end
+  return whole(item.cap) .. ',' .. item.low .. '|' .. table.concat(parts, ';')
+end
+
+-- The item of a SKU, or nil when the sale does not have it.
+local function item_of(sku)
+  local item = stock[sku]
+  if item == nil then
+    local packed = redis.call('HGET', STOCK, sku)
+    item = packed and parse_item(packed) or false
+    stock[sku] = item
+  end
+  return item or nil
+end
+
+local function available(level)
+  return level.on_hand - level.safety - level.held - level.sold
+end
+
+local function parse_counts(packed)
+  local counts = {total = 0, of = {}}
+  for sku, units in string.gmatch(packed or '', '([^;=]+)=(%d+)') do
+    counts.of[sku] = tonumber(units)
+    counts.total = counts.total + tonumber(units)
+  end
+  return counts
+end
+
+local function pack_counts(counts)
+  local parts = {}
+  for sku, units in pairs(counts.of) do
+    if units > 0 then
+      parts[#parts + 1] = sku .. '=' .. whole(units)
+    end
+  end
+  table.sort(parts)
+  return #parts > 0 and ';' .. table.concat(parts, ';') .. ';'
+end
+
+local function counts_of(customer)
+  local counts = customers[customer]
+  if not counts then
+    counts = parse_counts(redis.call('HGET', CUSTOMERS, customer))
+    customers[customer] = counts
+  end
+  return counts
+end
+
+-- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both.
+local function move_units(lines, customer, held, sold)
+  local counts = counts_of(customer)
+  for _, line in ipairs(lines) do
+    local item = item_of(line.sku)
+    local level = item.at[line.location]
+    level.held = level.held + held * line.qty
+    level.sold = level.sold + sold * line.qty
+    item.changed = true
+    local change = (held + sold) * line.qty
+    if change ~= 0 then
+      counts.of[line.sku] = (counts.of[line.sku] or 0) + change
+      counts.total = counts.total + change
+      counts.changed = true
+    end
+  end
+end
+
+-- Writes every item and customer that changed.
+local function save_units()
+  local set, gone = {}, {}
+  for sku, item in pairs(stock) do
+    if item and item.changed then
+      set[#set + 1] = sku
+      set[#set + 1] = pack_item(item)
+    end
+  end
+  if #set > 0 then
+    redis.call('HSET', STOCK, unpack(set))
+  end
+  set = {}
+  for customer, counts in pairs(customers) do
+    if counts.changed then
+      local packed = pack_counts(counts)
+      if packed then
+        set[#set + 1] = customer
+        set[#set + 1] = packed
+      else
+        gone[#gone + 1] = customer
+      end
+    end
+  end
+  if #set > 0 then
+    redis.call('HSET', CUSTOMERS, unpack(set))
+  end
+  if #gone > 0 then
+    redis.call('HDEL', CUSTOMERS, unpack(gone))
+  end
+end
