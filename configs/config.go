@@ -1,0 +1,152 @@
+package configs
+
+import (
+	"reflect"
+	"strings"
+)
+
+// Config is the configuration of the server: the schema of flashgate.yaml. A name ends in its unit;
+// range gives what a number may be, both ends included, oneof the words a text may be.
+type Config struct {
+	Listen   string   `json:"listen"`
+	Embedded bool     `json:"embedded"`
+	Data     string   `json:"data"`
+	Redis    Redis    `json:"redis" envPrefix:"redis_"`
+	Ledger   Secret   `json:"ledger"`
+	Sales    []string `json:"sales"`
+
+	Gateway   Gateway   `json:"gateway" envPrefix:"gateway_"`
+	Confirm   Confirm   `json:"confirm" envPrefix:"confirm_"`
+	HTTP      HTTP      `json:"http" envPrefix:"http_"`
+	Reconcile Reconcile `json:"reconcile" envPrefix:"reconcile_"`
+	Sweep     Sweep     `json:"sweep" envPrefix:"sweep_"`
+
+	StreamMaxEvents int64 `json:"stream_max_events" range:"1000 to 100000000"`
+	RecordSeconds   int64 `json:"record_seconds" range:"60 to 31536000"`
+	Log             Log   `json:"log" envPrefix:"log_"`
+}
+
+// Redis is how to reach the one that holds the stock; ParseRedisURL reads its URL.
+type Redis struct {
+	URL           Secret `json:"url"`
+	ReadTimeoutMs int64  `json:"read_timeout_ms" range:"10 to 60000"`
+	PoolSize      int64  `json:"pool_size" range:"1 to 4096"`
+}
+
+// Gateway bounds what waits for Redis and what is kept in memory.
+type Gateway struct {
+	BatchMax         int64 `json:"batch_max" range:"1 to 1024"`
+	QueueMax         int64 `json:"queue_max" range:"1 to 1000000"`
+	QueueWaitMs      int64 `json:"queue_wait_ms" range:"1 to 60000"`
+	RedisTimeoutMs   int64 `json:"redis_timeout_ms" range:"10 to 60000"`
+	KeyRefreshMs     int64 `json:"key_refresh_ms" range:"100 to 600000"`
+	CatalogRefreshMs int64 `json:"catalog_refresh_ms" range:"100 to 600000"`
+	ResolveMax       int64 `json:"resolve_max" range:"1 to 100000"`
+	StreamsMax       int64 `json:"streams_max" range:"0 to 1000000"`
+}
+
+// Confirm bounds the wait for the ledger.
+type Confirm struct {
+	WaitMs int64 `json:"wait_ms" range:"1 to 60000"`
+}
+
+// HTTP bounds what a client may ask of the listener.
+type HTTP struct {
+	BodyMaxBytes   int64 `json:"body_max_bytes" range:"1024 to 16777216"`
+	ReadTimeoutMs  int64 `json:"read_timeout_ms" range:"100 to 600000"`
+	WriteTimeoutMs int64 `json:"write_timeout_ms" range:"100 to 600000"`
+	IdleTimeoutMs  int64 `json:"idle_timeout_ms" range:"100 to 3600000"`
+	ShutdownMs     int64 `json:"shutdown_ms" range:"0 to 600000"`
+	ConcurrencyMax int64 `json:"concurrency_max" range:"1 to 10000000"`
+}
+
+// Reconcile sets the pace of the books, and when Redis counts as lost.
+type Reconcile struct {
+	Enabled         bool  `json:"enabled"`
+	BatchMax        int64 `json:"batch_max" range:"1 to 10000"`
+	IdleMs          int64 `json:"idle_ms" range:"1 to 10000"`
+	TailEvents      int64 `json:"tail_events" range:"0 to 1000000"`
+	RecoveryGraceMs int64 `json:"recovery_grace_ms" range:"0 to 3600000"`
+	MaxClockStepMs  int64 `json:"max_clock_step_ms" range:"1000 to 3600000"`
+	SliceRecords    int64 `json:"slice_records" range:"1 to 10000"`
+}
+
+// Sweep sets the pace of giving back holds that are past their deadline.
+type Sweep struct {
+	Enabled    bool  `json:"enabled"`
+	IntervalMs int64 `json:"interval_ms" range:"10 to 60000"`
+	BatchMax   int64 `json:"batch_max" range:"1 to 1024"`
+}
+
+// Log is what is written to standard error.
+type Log struct {
+	Level  string `json:"level" oneof:"debug, info, warn or error"`
+	Format string `json:"format" oneof:"text or json"`
+}
+
+// Default is the configuration without file, environment and flags; flashgate.yaml explains it.
+func Default() Config {
+	return Config{
+		Listen: "127.0.0.1:8080",
+		Data:   "./flashgate-data",
+		Redis:  Redis{ReadTimeoutMs: 500, PoolSize: 64},
+		Sales:  []string{},
+		Gateway: Gateway{
+			BatchMax: 128, QueueMax: 4096, QueueWaitMs: 1000, RedisTimeoutMs: 500, KeyRefreshMs: 2000,
+			CatalogRefreshMs: 1000, ResolveMax: 256, StreamsMax: 1000,
+		},
+		Confirm: Confirm{WaitMs: 2000},
+		HTTP: HTTP{
+			BodyMaxBytes: 65_536, ReadTimeoutMs: 5000, WriteTimeoutMs: 10_000, IdleTimeoutMs: 60_000,
+			ShutdownMs: 15_000, ConcurrencyMax: 262_144,
+		},
+		Reconcile: Reconcile{
+			Enabled: true, BatchMax: 1000, IdleMs: 20, TailEvents: 1000, RecoveryGraceMs: 30_000,
+			MaxClockStepMs: 30_000, SliceRecords: 500,
+		},
+		Sweep:           Sweep{Enabled: true, IntervalMs: 100, BatchMax: 128},
+		StreamMaxEvents: 1_000_000,
+		RecordSeconds:   86_400,
+		Log:             Log{Level: "info", Format: "text"},
+	}
+}
+
+// Secret is a URL or DSN that may hold a password: everything that prints it leaves that out.
+// Convert it to a string to use it.
+type Secret string
+
+// String is the URL without password, query and fragment.
+func (s Secret) String() string { return redact(string(s)) }
+
+// GoString does for %#v what String does for %v.
+func (s Secret) GoString() string { return `"` + s.String() + `"` }
+
+// MarshalText does for JSON and logs what String does.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText takes the text as it is.
+func (s *Secret) UnmarshalText(b []byte) error { *s = Secret(b); return nil }
+
+// field is a leaf of the configuration.
+type field struct {
+	pointer string // /gateway/batch_max
+	env     string // FLASHGATE_GATEWAY_BATCH_MAX
+	value   reflect.Value
+	tag     reflect.StructTag
+}
+
+// fields lists the leaves of c in their order; setting a value sets c.
+func (c *Config) fields() []field { return leaves(reflect.ValueOf(c).Elem(), "") }
+
+func leaves(v reflect.Value, at string) (all []field) {
+	for i, name := range fieldNames(v.Type()) {
+		here, tag := at+"/"+name, v.Type().Field(i).Tag
+		if v.Field(i).Kind() == reflect.Struct {
+			all = append(all, leaves(v.Field(i), here)...)
+			continue
+		}
+		env := envPrefix + strings.ToUpper(strings.ReplaceAll(here[1:], "/", "_"))
+		all = append(all, field{pointer: here, env: env, value: v.Field(i), tag: tag})
+	}
+	return all
+}
