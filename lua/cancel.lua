@@ -26,8 +26,7 @@ elseif record.state ~= 'confirmed' then
   return answer(shard, 'NOT_CONFIRMED', record)
 end
 
--- A removal is let through by a full memory, and everything after it then is too.
-redis.call('ZREM', DEADLINES, '')
+pass_full_memory()
 append_event(shard, 'cancelled', id, record.customer, record.lines, actor, record.order, data)
 record.state, record.resolved_at = 'cancelled', whole(shard.now)
 local lines = parse_lines(record.lines)

@@ -29,9 +29,9 @@ elseif finished then
   return answer(shard, finished, record)
 end
 
--- ZREM is let through by a full memory, and everything after it then is too.
-redis.call('ZREM', DEADLINES, id)
+pass_full_memory()
 append_event(shard, 'confirmed', id, record.customer, record.lines, actor, order, '')
+redis.call('ZREM', DEADLINES, id)
 record.state, record.order, record.resolved_at = 'confirmed', order, whole(shard.now)
 move_units(parse_lines(record.lines), record.customer, -1, 1)
 save_units()

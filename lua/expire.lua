@@ -21,8 +21,7 @@ if #due > 0 then
     keys[i] = RECORD .. id
   end
   local packed = redis.call('MGET', unpack(keys))
-  -- ZREM is let through by a full memory, and everything after it then is too.
-  redis.call('ZREM', DEADLINES, unpack(due))
+  pass_full_memory()
   for i, id in ipairs(due) do
     local record = parse_record(packed[i])
     if record and record.state == 'held' then
@@ -32,10 +31,11 @@ if #due > 0 then
       save_record(shard, id, record)
     end
   end
+  redis.call('ZREM', DEADLINES, unpack(due))
   save_units()
   save_head(shard)
 elseif shard.now - shard.last >= alive then
-  redis.call('ZREM', DEADLINES, '')
+  pass_full_memory()
   save_head(shard)
 end
 

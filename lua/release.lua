@@ -61,13 +61,13 @@ if keep ~= '' then
   back = returned
 end
 
--- A removal is let through by a full memory, and everything after it then is too.
-redis.call('ZREM', DEADLINES, #left > 0 and '' or id)
+pass_full_memory()
 append_event(shard, #left > 0 and 'reduced' or 'released', id, record.customer, pack_lines(back),
   actor, '', '')
 if #left > 0 then
   record.lines = pack_lines(left)
 else
+  redis.call('ZREM', DEADLINES, id)
   record.state, record.resolved_at = 'released', whole(shard.now)
 end
 move_units(back, record.customer, -1, 0)

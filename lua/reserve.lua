@@ -159,8 +159,8 @@ local function judge(request)
     if record.fingerprint ~= request.fingerprint or record.customer ~= request.customer then
       return 'ID_REUSED', ''
     end
-    local outcome = finished_outcome(record, shard.now)
-    if outcome and outcome ~= 'ALREADY_CONFIRMED' then
+    local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
+    if outcome then
       return outcome, record.packed
     end
     return 'REPLAY', record.packed
@@ -222,8 +222,8 @@ if shard.appended > 0 then
   save_head(shard)
 end
 
-local answer = head(shard, 'DONE', due and whole(due))
+local all = head(shard, 'DONE', due and whole(due))
 for i = 1, #reply do
-  answer[#answer + 1] = reply[i]
+  all[#all + 1] = reply[i]
 end
-return answer
+return all

@@ -1,0 +1,50 @@
+package luatest
+
+import (
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Suite is every property of the scripts. Each gets an empty Redis.
+var Suite = []struct {
+	Name string
+	Run  func(t *testing.T, rdb redis.UniversalClient)
+}{
+	{"fifty calls with one id make one reservation", oneKeyOneEffect},
+	{"a replay sees the reservation as it stands", replays},
+	{"a cap is exact under a hundred calls", capUnderConcurrency},
+	{"a cap is freed by release, expiry and cancel, not by confirm", capFreed},
+	{"caps per sale and per order", capScopes},
+	{"lines of one SKU are summed", sameSKU},
+	{"a cart is all or nothing", allOrNothing},
+	{"allocation by priority and by most stock", allocation},
+	{"safety stock is withheld", safety},
+	{"the window, pause and close", window},
+	{"a batch sees itself", batchSeesItself},
+	{"an expired hold is sellable at its deadline", sellableAtDeadline},
+	{"ten thousand holds expire together", manyExpire},
+	{"the deadline decides to the millisecond", deadlineToTheMillisecond},
+	{"confirm, release and expire race", race},
+	{"every cell of the verb table", verbTable},
+	{"release keeps what keep says", releaseKeep},
+	{"extensions are numbered", extensions},
+	{"cancel with and without restock", cancelStock},
+	{"adjust", adjusting},
+	{"apply follows versions and locks", applying},
+	{"hostile names stay in their slot", hostileNames},
+	{"a clock that steps back stands still", clockBack},
+	{"a clock that jumps ahead closes the shard", clockAhead},
+	{"a seq that steps back closes the shard", seqBack},
+	{"a rebuilt shard equals the old one", rebuilt},
+	{"a rebuild that is not the last does nothing", superseded},
+	{"undrained events are bounded, and trimmed", trimming},
+	{"random operations agree with the model", randomOperations},
+}
+
+// Run runs the suite; empty returns a client of a Redis that has nothing in it.
+func Run(t *testing.T, empty func(t *testing.T) redis.UniversalClient) {
+	for _, s := range Suite {
+		t.Run(s.Name, func(t *testing.T) { s.Run(t, empty(t)) })
+	}
+}
