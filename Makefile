@@ -1,0 +1,43 @@
+GOLANGCI_LINT_VERSION := v2.14.0
+GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
+
+.DEFAULT_GOAL := help
+.PHONY: help deps test check lint lint-lua fmt tidy-check bench demo build
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+deps: ## install, or name, what the tests need (redis-server, postgresql, luacheck, gcc)
+	@./.ci/deps
+
+test: deps check ## everything: format, vet, luacheck, all tests with the race detector
+	go test -race -timeout 15m ./...
+
+check: lint-lua ## the quick checks alone
+	@unformatted=$$(gofmt -l $(GO_FILES)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+
+lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) lint-lua ## golangci-lint, which also keeps the arrows between packages, and luacheck
+	$< run ./...
+
+lint-lua:
+	@./.ci/lint-lua
+
+fmt: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## format the Go code (gofumpt)
+	$< fmt
+
+tidy-check: ## fail when go.mod or go.sum is not tidy
+	go mod tidy -diff
+
+bench: deps ## the benchmarks, on real servers
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+demo: ## a drop with thousands of shoppers, with nothing but Go
+	go run ./cmd/flashgate demo
+
+build: ## bin/flashgate
+	go build -trimpath -o bin/flashgate ./cmd/flashgate
+
+bin/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/golangci-lint $@
