@@ -1,0 +1,287 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flashgate/ledger"
+)
+
+// Roles are the roles of API keys.
+var Roles = []string{"storefront", "marketing", "ops", "admin"}
+
+// roleAll is the role of the dev key: every one.
+const roleAll = "all"
+
+// identity is who a request comes from.
+type identity struct{ KeyID, Name, Role string }
+
+// actor is how the ledger names them.
+func (i identity) actor() string { return "key:" + i.Name }
+
+// A token is fg_<id>_<secret>. The id finds the row; neither part is of use alone.
+const (
+	tokenPrefix = "fg_"
+	idLength    = 16 // base32 of 10 bytes
+	secretBytes = 32
+	secretAt    = len(tokenPrefix) + idLength + 1
+	tokenLength = secretAt + 43 // base64 of 32 bytes
+	keyNameMax  = 128
+)
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// NewKey makes an API key: what the ledger stores, and the token, which is shown once and never
+// stored.
+func NewKey(name, role string, now time.Time) (ledger.Key, string, error) {
+	if name == "" || len(name) > keyNameMax || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return ledger.Key{}, "", fmt.Errorf("key name: must be 1 to %d bytes without control characters", keyNameMax)
+	}
+	if !slices.Contains(Roles, role) {
+		return ledger.Key{}, "", fmt.Errorf("key role %.40q: must be one of %s", role, strings.Join(Roles, ", "))
+	}
+	var id [10]byte
+	var secret [secretBytes]byte
+	// crypto/rand never fails: it ends the program when the system has no randomness.
+	_, _ = rand.Read(id[:])
+	_, _ = rand.Read(secret[:])
+	k := ledger.Key{ID: idEncoding.EncodeToString(id[:]), Name: name, Role: role, CreatedAt: now}
+	token := tokenPrefix + k.ID + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	sum := sha256.Sum256([]byte(token))
+	k.Hash = sum[:]
+	return k, token, nil
+}
+
+// tokenID returns the id in a token of the right form, and the SHA-256 of the token.
+func tokenID(token string) (id string, hash [sha256.Size]byte, ok bool) {
+	if len(token) != tokenLength || token[:len(tokenPrefix)] != tokenPrefix || token[secretAt-1] != '_' {
+		return "", hash, false
+	}
+	for i := len(tokenPrefix); i < secretAt-1; i++ {
+		if c := token[i]; (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return "", hash, false
+		}
+	}
+	for i := secretAt; i < tokenLength; i++ {
+		c := token[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return "", hash, false
+		}
+	}
+	var text [tokenLength]byte
+	copy(text[:], token)
+	return token[len(tokenPrefix) : secretAt-1], sha256.Sum256(text[:]), true
+}
+
+// keySource is what the keyring needs of a ledger.
+type keySource interface {
+	Keys(ctx context.Context) ([]ledger.Key, error)
+}
+
+// keyring holds all keys in memory, read again every KeyRefresh. It is safe for concurrent use.
+type keyring struct {
+	source keySource
+	opts   Options
+	dev    [sha256.Size]byte
+	keys   atomic.Pointer[map[string]storedKey] // nil until the first read
+
+	// look is held by whoever reads the ledger, and guards what follows.
+	look     chan struct{}
+	lookedAt time.Time // start of the last read
+	failed   error     // of the last read
+	waiting  atomic.Int64
+
+	mu sync.Mutex
+	// misses are ids that the ledger did not have. They need no end: a key that is read later is
+	// found before this is asked.
+	misses map[string]struct{}
+}
+
+type storedKey struct {
+	hash    [sha256.Size]byte
+	revoked bool
+	who     identity
+}
+
+// missLookups is the least time between two reads that unknown keys cause.
+const missLookups = time.Second
+
+func newKeyring(l ledger.Ledger, o Options) *keyring { return newKeyringOf(l, o) }
+
+func newKeyringOf(s keySource, o Options) *keyring {
+	o = o.withDefaults()
+	k := &keyring{source: s, opts: o, look: make(chan struct{}, 1), misses: map[string]struct{}{}}
+	if o.DevKey != "" {
+		k.dev = sha256.Sum256([]byte(o.DevKey))
+	}
+	return k
+}
+
+// run reads the keys at once and then every KeyRefresh, until ctx ends.
+func (k *keyring) run(ctx context.Context) {
+	tick := time.NewTicker(k.opts.KeyRefresh)
+	defer tick.Stop()
+	for {
+		// What it says is in the metrics of the ledger and in readiness; the last known keys stay.
+		_ = k.refresh(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// find returns who has the token, or errUnauthenticated. errUnavailable when the ledger has not
+// answered since the start.
+func (k *keyring) find(ctx context.Context, token string) (identity, error) {
+	if k.opts.DevKey != "" {
+		sum := sha256.Sum256([]byte(token))
+		if subtle.ConstantTimeCompare(sum[:], k.dev[:]) == 1 {
+			return identity{KeyID: "dev", Name: "dev", Role: roleAll}, nil
+		}
+	}
+	id, hash, ok := tokenID(token)
+	if !ok {
+		return identity{}, errUnauthenticated
+	}
+	stored, known := k.stored(id)
+	if !known {
+		if err := k.lookFor(ctx, id); err != nil {
+			return identity{}, err
+		}
+		stored, known = k.stored(id)
+	}
+	if !known || subtle.ConstantTimeCompare(hash[:], stored.hash[:]) != 1 || stored.revoked {
+		return identity{}, errUnauthenticated
+	}
+	return stored.who, nil
+}
+
+func (k *keyring) stored(id string) (storedKey, bool) {
+	keys := k.keys.Load()
+	if keys == nil {
+		return storedKey{}, false
+	}
+	s, known := (*keys)[id]
+	return s, known
+}
+
+// lookFor reads the ledger for an id that is not known, at most once a missLookups for all callers
+// together. A nil error says that the ledger was read since the call began.
+func (k *keyring) lookFor(ctx context.Context, id string) error {
+	if k.missed(id) {
+		return errUnauthenticated
+	}
+	if k.waiting.Add(1) > int64(k.opts.KeyWaitMax) {
+		k.waiting.Add(-1)
+		return errUnauthenticated
+	}
+	defer k.waiting.Add(-1)
+	asked := time.Now()
+	if err := acquire(ctx, k.look); err != nil {
+		return err
+	}
+	defer func() { <-k.look }()
+	if k.lookedAt.Before(asked) {
+		if err := sleep(ctx, time.Until(k.lookedAt.Add(missLookups))); err != nil {
+			return err
+		}
+		_ = k.read(ctx)
+	}
+	if k.failed != nil {
+		if k.keys.Load() == nil {
+			return fmt.Errorf("%w: keys: %w", errUnavailable, k.failed)
+		}
+		return errUnauthenticated
+	}
+	if _, known := k.stored(id); !known {
+		k.remember(id)
+	}
+	return nil
+}
+
+// refresh reads all keys.
+func (k *keyring) refresh(ctx context.Context) error {
+	if err := acquire(ctx, k.look); err != nil {
+		return err
+	}
+	defer func() { <-k.look }()
+	return k.read(ctx)
+}
+
+// read is for the holder of look. A caller that gives up does not end the read for the others.
+func (k *keyring) read(ctx context.Context) error {
+	k.lookedAt = time.Now()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.opts.LedgerTimeout)
+	defer cancel()
+	list, err := k.source.Keys(ctx)
+	if k.failed = err; err != nil {
+		return err
+	}
+	keys := make(map[string]storedKey, len(list))
+	for _, key := range list {
+		if len(key.Hash) != sha256.Size {
+			continue
+		}
+		keys[key.ID] = storedKey{
+			hash:    [sha256.Size]byte(key.Hash),
+			revoked: !key.RevokedAt.IsZero(),
+			who:     identity{KeyID: key.ID, Name: key.Name, Role: key.Role},
+		}
+	}
+	k.keys.Store(&keys)
+	return nil
+}
+
+func (k *keyring) missed(id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, missed := k.misses[id]
+	return missed
+}
+
+func (k *keyring) remember(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.misses) >= k.opts.MissMax {
+		clear(k.misses)
+	}
+	// The id is part of a token: a copy of its own does not keep the secret in memory.
+	k.misses[strings.Clone(id)] = struct{}{}
+}
+
+// acquire takes a place, or ends with the context as errUnavailable.
+func acquire(ctx context.Context, place chan struct{}) error {
+	select {
+	case place <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errUnavailable, ctx.Err())
+	}
+}
+
+// sleep waits, or ends with the context as errUnavailable.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errUnavailable, ctx.Err())
+	}
+}

@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flashgate/sale"
+)
+
+// metrics are all numbers that a gateway shows. Routes are templates, never paths, so that their
+// number is bounded.
+type metrics struct {
+	outcomes *counters // verb, outcome
+	requests *counters // route, status
+	took     *prometheus.HistogramVec
+
+	batchSize  prometheus.Histogram
+	queueWait  prometheus.Histogram
+	queued     prometheus.Gauge
+	lanes      prometheus.Gauge
+	refused    *prometheus.CounterVec
+	again      *prometheus.CounterVec
+	panics     prometheus.Counter
+	redisCall  *prometheus.HistogramVec
+	inResolve  prometheus.Gauge
+	breaker    *prometheus.GaugeVec
+	opened     *prometheus.CounterVec
+	durable    *prometheus.HistogramVec
+	durableNow prometheus.Gauge
+	ledgerRead *prometheus.CounterVec
+	streams    prometheus.Gauge
+}
+
+// milliseconds are the buckets of everything that should take a few of them.
+var milliseconds = []float64{
+	.0005, .001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .15, .25, .5, 1, 2.5, 5,
+}
+
+// newMetrics registers everything; reg nil keeps it to itself.
+func newMetrics(reg *prometheus.Registry) *metrics {
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "flashgate_" + name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "flashgate_" + name, Help: help}, labels)
+		reg.MustRegister(g)
+		return g
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(
+			prometheus.HistogramOpts{Name: "flashgate_" + name, Help: help, Buckets: buckets}, labels)
+		reg.MustRegister(h)
+		return h
+	}
+	one := func(h *prometheus.HistogramVec) prometheus.Histogram {
+		return h.WithLabelValues().(prometheus.Histogram)
+	}
+	return &metrics{
+		outcomes: newCounters(counter("outcomes_total",
+			"What Redis said to requests, by verb.", "verb", "outcome")),
+		requests: newCounters(counter("http_requests_total",
+			"Answers over HTTP.", "route", "status")),
+		took: histogram("http_request_duration_seconds",
+			"Time from request to answer.", milliseconds, "route"),
+		batchSize: one(histogram("reserve_batch_requests",
+			"Reserves of one script call.", []float64{1, 2, 4, 8, 16, 32, 64, 128, 256})),
+		queueWait: one(histogram("reserve_queue_wait_seconds",
+			"Time that the first reserve of a batch waited before it was sent.", milliseconds)),
+		queued: gauge("reserve_queue_requests",
+			"Reserves that wait to be sent.").WithLabelValues(),
+		lanes: gauge("reserve_lanes",
+			"Shards with a queue.").WithLabelValues(),
+		refused: counter("reserve_overloaded_total",
+			"Reserves refused before they were sent: queue full, waited too long, or too many shards.",
+			"reason"),
+		again: counter("reserve_again_total",
+			"Reserves asked again after due holds were given back, and those given up.", "result"),
+		panics: counter("engine_panics_total",
+			"Panics in the engine that were caught and answered as unavailable.").WithLabelValues(),
+		redisCall: histogram("redis_call_duration_seconds",
+			"Time of one call of Redis, by purpose.", milliseconds, "purpose"),
+		inResolve: gauge("resolve_calls",
+			"Calls beside reserve that are in Redis now.").WithLabelValues(),
+		breaker: gauge("breaker_state",
+			"0 closed, 1 half open, 2 open.", "purpose"),
+		opened: counter("breaker_opened_total",
+			"How often a breaker opened.", "purpose"),
+		durable: histogram("durable_wait_duration_seconds",
+			"Time that an answer waited for the ledger, by verdict.", milliseconds, "verdict"),
+		durableNow: gauge("durable_waiting_requests",
+			"Answers that wait for the ledger now.").WithLabelValues(),
+		ledgerRead: counter("ledger_reads_total",
+			"Reads of the ledger by the gateway, by what for.", "purpose", "result"),
+		streams: gauge("stream_connections",
+			"Open Server-Sent Event streams.").WithLabelValues(),
+	}
+}
+
+// outcome counts what Redis said to one request of a verb: reserve, confirm, ...
+func (m *metrics) outcome(verb string, o sale.Outcome) { m.outcomes.get(verb, string(o)).Inc() }
+
+// request counts one answer over HTTP; route is the template.
+func (m *metrics) request(route string, status int, took time.Duration) {
+	text, known := statusText[status]
+	if !known {
+		text = strconv.Itoa(status)
+	}
+	m.requests.get(route, text).Inc()
+	m.took.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// statusText saves the conversion for what is answered often.
+var statusText = map[int]string{
+	200: "200", 201: "201", 202: "202", 400: "400", 404: "404", 409: "409", 410: "410", 422: "422",
+	429: "429", 503: "503",
+}
+
+// read counts one read of the ledger.
+func (m *metrics) read(purpose string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.ledgerRead.WithLabelValues(purpose, result).Inc()
+}
+
+// counters is a CounterVec of two labels with a cheaper look-up: one lock and one map.
+type counters struct {
+	vec  *prometheus.CounterVec
+	mu   sync.RWMutex
+	have map[[2]string]prometheus.Counter
+}
+
+func newCounters(vec *prometheus.CounterVec) *counters {
+	return &counters{vec: vec, have: map[[2]string]prometheus.Counter{}}
+}
+
+func (c *counters) get(a, b string) prometheus.Counter {
+	c.mu.RLock()
+	found := c.have[[2]string{a, b}]
+	c.mu.RUnlock()
+	if found != nil {
+		return found
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found = c.vec.WithLabelValues(a, b)
+	c.have[[2]string{a, b}] = found
+	return found
+}
