@@ -31,12 +31,12 @@ type ConnectOptions struct {
 // It does not contact the server. No call is ever repeated by the client: a reply that is lost
 // is an unknown outcome, and a script that ran twice would not be.
 func Connect(rawURL string, o ConnectOptions) (redis.UniversalClient, error) {
-	u, err := url.Parse(strings.Replace(rawURL, ",", "%2C", -1))
+	first, hosts := splitHosts(rawURL)
+	u, err := url.Parse(first)
 	if err != nil {
 		// The URL may hold a password: it is not repeated.
 		return nil, errors.New("redis url: cannot be parsed")
 	}
-	hosts := strings.Split(u.Host, ",")
 	if u.Host == "" {
 		return nil, errors.New("redis url: names no host")
 	}
@@ -78,6 +78,20 @@ func Connect(rawURL string, o ConnectOptions) (redis.UniversalClient, error) {
 	default:
 		return nil, fmt.Errorf("redis url: scheme %q: must be redis, rediss, redis-sentinel or redis-cluster", u.Scheme)
 	}
+}
+
+// splitHosts parts the hosts of a URL that names several; first is the URL with the first only.
+func splitHosts(rawURL string) (first string, hosts []string) {
+	begin := strings.Index(rawURL, "://") + len("://")
+	if at := strings.LastIndexByte(rawURL, '@'); at > begin {
+		begin = at + 1
+	}
+	end := len(rawURL)
+	if slash := strings.IndexAny(rawURL[begin:], "/?"); slash >= 0 {
+		end = begin + slash
+	}
+	hosts = strings.Split(rawURL[begin:end], ",")
+	return rawURL[:begin] + hosts[0] + rawURL[end:], hosts
 }
 
 func redact(err error, secret string) error {

@@ -25,8 +25,3 @@ func newEra(sale string, shard int, epoch int64) *era {
 		t + "sale", in + "stock", in + "customers", in + "deadlines", in + "events", in + "r:", in + "a:",
 	}}
 }
-
-const (
-	keySale   = 0
-	keyEvents = 4
-)

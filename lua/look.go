@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
 	"flashgate/sale"
 )
 
@@ -17,6 +15,8 @@ type Look struct {
 	Missing    bool
 	Epoch, Seq int64
 	Mark       string
+	// NowMs is the time of Redis.
+	NowMs int64
 	// LastMs is the time of Redis at which the shard was last known to be alive.
 	LastMs    int64
 	Open      bool
@@ -39,54 +39,54 @@ func (r RawEvent) Parse(saleID string, shard int) (sale.Event, error) {
 	return sale.ParseEvent(saleID, shard, r.Epoch, r.Seq, r.Packed)
 }
 
+var lookScript = load("look")
+
+// lookFields come before the events in the reply of look.lua.
+const lookFields = 7
+
 // Look reads the head of a shard and up to limit events of an epoch after a seq, all at one
 // moment. Unlike the verbs it works on a shard that is closed.
 func (s *Shard) Look(ctx context.Context, epoch, after int64, limit int) (Look, error) {
-	e := newEra(s.Sale, s.Number, max(epoch, 1))
-	var head *redis.SliceCmd
-	var events *redis.XMessageSliceCmd
-	_, err := s.store.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		head = p.HMGet(ctx, e.keys[keySale], "epoch", "seq", "mark", "last_ms", "door",
-			"door_reason", "building", "watermark", "version")
-		events = p.XRangeN(ctx, e.keys[keyEvents],
-			fmt.Sprintf("%s-%d", e.text, after+1), "+", int64(limit))
-		return nil
-	})
+	h, f, err := s.callIn(ctx, lookScript, newEra(s.Sale, s.Number, max(epoch, 1)), []any{after, limit})
 	if err != nil {
-		return Look{}, fmt.Errorf("look at %s:%d: %w", s.Sale, s.Number, err)
+		return Look{}, err
 	}
-	f := head.Val()
-	if len(f) < 9 || f[0] == nil {
-		return Look{Missing: true}, nil
+	l := Look{Missing: h.Outcome == sale.Missing, NowMs: h.NowMs}
+	if l.Missing {
+		return l, nil
 	}
-	l := Look{Mark: text(f[2]), Open: text(f[4]) == "open", Reason: text(f[5]), Building: text(f[6])}
-	for i, to := range map[int]*int64{0: &l.Epoch, 1: &l.Seq, 3: &l.LastMs, 7: &l.Watermark} {
+	if len(f) < lookFields {
+		return l, fmt.Errorf("look: %w: %d fields", ErrScript, len(f))
+	}
+	l.Epoch, l.Seq, l.Mark = h.Epoch, h.Seq, text(f[0])
+	l.Open, l.Reason, l.Building = text(f[2]) == "open", text(f[3]), text(f[4])
+	// A shard made by a rebuild that did not get far has no version yet.
+	l.Version, _ = strconv.ParseInt(text(f[6]), 10, 64)
+	for i, to := range map[int]*int64{1: &l.LastMs, 5: &l.Watermark} {
 		if *to, err = strconv.ParseInt(text(f[i]), 10, 64); err != nil {
-			return l, fmt.Errorf("look at %s:%d: %w", s.Sale, s.Number, err)
+			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}
 	}
-	// A shard made by a rebuild that did not get far has no version yet.
-	l.Version, _ = strconv.ParseInt(text(f[8]), 10, 64)
-	for _, m := range events.Val() {
-		raw, err := rawEvent(m)
+	for i := lookFields; i+1 < len(f); i += 2 {
+		raw, err := rawEvent(text(f[i]), text(f[i+1]))
 		if err != nil {
-			return l, fmt.Errorf("look at %s:%d: %w", s.Sale, s.Number, err)
+			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}
 		l.Events = append(l.Events, raw)
 	}
 	return l, nil
 }
 
-// rawEvent reads the id of an entry; an entry that no script wrote keeps an empty Packed, which
-// does not parse.
-func rawEvent(m redis.XMessage) (RawEvent, error) {
-	epoch, seq, ok := strings.Cut(m.ID, "-")
-	r := RawEvent{Packed: text(m.Values["e"])}
+// rawEvent reads the id of an entry; one that no script wrote has an empty Packed, which does
+// not parse.
+func rawEvent(id, packed string) (RawEvent, error) {
+	epoch, seq, ok := strings.Cut(id, "-")
+	r := RawEvent{Packed: packed}
 	var err1, err2 error
 	r.Epoch, err1 = strconv.ParseInt(epoch, 10, 64)
 	r.Seq, err2 = strconv.ParseInt(seq, 10, 64)
 	if !ok || err1 != nil || err2 != nil {
-		return r, fmt.Errorf("entry id %q", m.ID)
+		return r, fmt.Errorf("entry id %q", id)
 	}
 	return r, nil
 }

@@ -84,6 +84,6 @@ func (s *script) run(ctx context.Context, rdb redis.Scripter, keys []string, arg
 // scripts lists every script, for loading and for the test of their headers.
 var scripts = []*script{
 	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
-	availabilityScript, adjustScript, applyScript, expireScript, closeScript, buildScript,
+	availabilityScript, adjustScript, applyScript, expireScript, lookScript, closeScript, buildScript,
 	flipScript, trimScript,
 }

@@ -175,7 +175,9 @@ func allocation(t *testing.T, rdb redis.UniversalClient) {
 	c := DemoConfig()
 	c.Items[0].Stock = []sale.Stock{{Location: "a", OnHand: 2}, {Location: "b", OnHand: 4}, {Location: "c", OnHand: 3}}
 	e := NewEnv(t, rdb, c)
-	where := func(e *Env, id, lines string) string { return sale.PackLines(e.Reserve(id, "c-1", lines).Reservation.Lines) }
+	where := func(e *Env, id, lines string) string {
+		return sale.PackLines(e.Reserve(id, "c-1", lines).Reservation.Lines)
+	}
 	require.Equal(t, "AIR-42/a=1", where(e, "prio-0001", "AIR-42/=1"))
 	require.Equal(t, "AIR-42/b=2", where(e, "prio-0002", "AIR-42/=2"), "a line is never split")
 	require.Equal(t, "AIR-42/c=3", where(e, "prio-0003", "AIR-42/=3"))

@@ -1,0 +1,250 @@
+package lua_test
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"flashgate/internal/redistest"
+	"flashgate/lua"
+	"flashgate/lua/luatest"
+	"flashgate/sale"
+)
+
+// TestFullMemory guards that a Redis out of memory refuses reserves whole and lets everything
+// pass that gives units back or keeps a promise.
+func TestFullMemory(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := connect(t, server.URL())
+	c := luatest.DemoConfig()
+	e := luatest.NewEnv(t, rdb, c)
+	confirm, release, expire := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=2"), e.MustHold("c-1", "BAG/=4")
+	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory-policy", "noeviction").Err())
+	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory", "1").Err())
+	before := e.Levels()
+
+	_, err := e.Shard.Reserve(e.Ctx, []lua.ReserveRequest{e.Request("no-memory-1", "c-2", "BAG/=1")})
+	require.ErrorIs(t, err, lua.ErrRefused)
+	require.Equal(t, before, e.Levels())
+
+	a, err := e.Shard.Confirm(e.Ctx, confirm, "order-1", "test")
+	require.NoError(t, err)
+	require.Equal(t, sale.Confirmed, a.Outcome)
+	a, err = e.Shard.Release(e.Ctx, release, nil, "test")
+	require.NoError(t, err)
+	require.Equal(t, sale.Released, a.Outcome)
+	a, err = e.Shard.Cancel(e.Ctx, confirm, true, "refund", "test")
+	require.NoError(t, err)
+	require.Equal(t, sale.Cancelled, a.Outcome)
+	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory", "0").Err())
+	e.SetNow(luatest.Base + 10_000)
+	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory", "1").Err())
+	x, err := e.Shard.Expire(e.Ctx, 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, x.Expired)
+	look, err := e.Shard.Look(e.Ctx, 1, 0, 100)
+	require.NoError(t, err)
+	outcome, err := e.Shard.Trim(e.Ctx, 1, look.Seq, 0)
+	require.NoError(t, err)
+	require.Equal(t, sale.Done, outcome)
+	closed, err := e.Shard.Close(e.Ctx, "token-a", "test")
+	require.NoError(t, err)
+	require.True(t, closed.Found)
+	require.Equal(t, sale.Level{OnHand: 100}, levelOfClosed(t, e))
+	_ = expire
+}
+
+// levelOfClosed reads BAG's level where Availability answers RECOVERING.
+func levelOfClosed(t *testing.T, e *luatest.Env) sale.Level {
+	packed, err := e.Redis.HGet(e.Ctx, "fg:{drop:0}:1:stock", "BAG").Result()
+	require.NoError(t, err)
+	_, levels, _ := strings.Cut(packed, "|main:")
+	var l sale.Level
+	_, err = fmt.Sscanf(levels, "%d,%d,%d,%d", &l.OnHand, &l.Safety, &l.Held, &l.Sold)
+	require.NoError(t, err)
+	return l
+}
+
+// TestRecordsExpire guards promise 7: a finished record ends by its TTL, a live one has none.
+func TestRecordsExpire(t *testing.T) {
+	server := redistest.Shared(t)
+	rdb := connect(t, server.URL())
+	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
+	brief := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, RecordMs: 50}).Shard("drop", 0)
+	held, released := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=1")
+	_, err := brief.Release(e.Ctx, released, nil, "test")
+	require.NoError(t, err)
+	ttl, err := rdb.PTTL(e.Ctx, "fg:{drop:0}:1:r:"+held).Result()
+	require.NoError(t, err)
+	require.Negative(t, ttl, "a hold's record has no TTL")
+	require.Eventually(t, func() bool {
+		found, err := brief.Find(e.Ctx, released)
+		require.NoError(t, err)
+		return found[0].Outcome == sale.UnknownReservation
+	}, 5*time.Second, 10*time.Millisecond)
+	require.Equal(t, sale.Held, e.Reserve(released, "c-2", "BAG/=3").Outcome, "the id may be used again")
+}
+
+// TestServerAway guards that a call to a dead server ends in time, as an unknown outcome.
+func TestServerAway(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := connect(t, server.URL())
+	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
+	server.Pause()
+	began := time.Now()
+	_, err := e.Shard.Confirm(e.Ctx, "whatever-1", "order-1", "test")
+	server.Resume()
+	require.Error(t, err)
+	require.False(t, errors.Is(err, lua.ErrRefused) || errors.Is(err, lua.ErrScript))
+	require.Less(t, time.Since(began), 5*time.Second)
+	server.Kill()
+	_, err = e.Shard.Confirm(e.Ctx, "whatever-1", "order-1", "test")
+	require.Error(t, err)
+}
+
+func TestConnectURLs(t *testing.T) {
+	for url, wrong := range map[string]string{
+		"redis://127.0.0.1:6379/3":                                    "",
+		"rediss://user:secret@example.test:6380":                      "",
+		"redis-sentinel://user:secret@a.test:1,b.test:2/the-master/1": "",
+		"redis-cluster://a.test:1,b.test:2":                           "",
+		"redis-sentinel://a.test:1":                                   "names no master",
+		"http://127.0.0.1:6379":                                       `scheme "http"`,
+		"redis://:secret@127.0.0.1:6379/x":                            "redis url",
+		"redis://":                                                    "names no host",
+		"redis://user:secret@[::1":                                    "cannot be parsed",
+	} {
+		rdb, err := lua.Connect(url, lua.ConnectOptions{})
+		if wrong == "" {
+			require.NoError(t, err, url)
+			_ = rdb.Close()
+			continue
+		}
+		require.ErrorContains(t, err, wrong, url)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
+
+// BenchmarkReserve measures the reserve script alone on a real Redis, one connection: every
+// reservation is held, with caps per customer, SKU and order, one line.
+func BenchmarkReserve(b *testing.B) {
+	for _, batch := range []int{1, 8, 32, 128} {
+		b.Run("batch="+strconv.Itoa(batch), func(b *testing.B) { benchmarkReserve(b, batch) })
+	}
+}
+
+func benchmarkReserve(b *testing.B, batch int) {
+	server := redistest.Start(b)
+	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
+	require.NoError(b, err)
+	defer func() { _ = rdb.Close() }()
+	c := luatest.DemoConfig()
+	c.Caps = sale.Caps{PerCustomer: 2, PerOrder: 2}
+	c.Items[1].CapPerCustomer, c.Items[1].Stock[0].OnHand = 1, 1_000_000_000
+	c.HoldSeconds = 3000
+	e := luatest.NewEnv(b, rdb, c)
+	store := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, StreamMaxEvents: 1 << 50})
+	shard := store.Shard("drop", 0)
+	requests := make([]lua.ReserveRequest, batch)
+	n := 0
+	cpu := func() float64 {
+		info, err := rdb.Info(e.Ctx, "cpu").Result()
+		require.NoError(b, err)
+		var sum float64
+		for line := range strings.Lines(info) {
+			if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && (k == "used_cpu_sys_main_thread" || k == "used_cpu_user_main_thread") {
+				f, _ := strconv.ParseFloat(v, 64)
+				sum += f
+			}
+		}
+		return sum
+	}
+	before := cpu()
+	b.ResetTimer()
+	for b.Loop() {
+		for i := range requests {
+			n++
+			customer := "customer-" + strconv.Itoa(n)
+			requests[i] = e.Request("reservation-"+strconv.Itoa(n), customer, "BAG/main=1")
+		}
+		answers, err := shard.Reserve(e.Ctx, requests)
+		if err != nil || answers[batch-1].Outcome != sale.Held {
+			b.Fatalf("%v %+v", err, answers)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "reserves/s")
+	b.ReportMetric((cpu()-before)/float64(n)*1e6, "redis-us/reserve")
+}
+
+// BenchmarkLook measures reading 1,000 events for the ledger.
+func BenchmarkLook(b *testing.B) {
+	server := redistest.Start(b)
+	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
+	require.NoError(b, err)
+	defer func() { _ = rdb.Close() }()
+	c := luatest.DemoConfig()
+	c.Items[1].Stock[0].OnHand = 1_000_000_000
+	e := luatest.NewEnv(b, rdb, c)
+	for n := range 10 {
+		var batch []lua.ReserveRequest
+		for i := range 100 {
+			batch = append(batch, e.Request(fmt.Sprintf("reservation-%d-%d", n, i), "c-1", "BAG/main=1"))
+		}
+		_, err := e.Shard.Reserve(e.Ctx, batch)
+		require.NoError(b, err)
+	}
+	for b.Loop() {
+		l, err := e.Shard.Look(e.Ctx, 1, 1, 1000)
+		if err != nil || len(l.Events) != 1000 {
+			b.Fatal(err, len(l.Events))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "us/event")
+}
+
+// BenchmarkHoldMemory reports the bytes of Redis that a live hold takes, without the stream.
+func BenchmarkHoldMemory(b *testing.B) {
+	const holds = 100_000
+	server := redistest.Start(b)
+	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
+	require.NoError(b, err)
+	defer func() { _ = rdb.Close() }()
+	c := luatest.DemoConfig()
+	c.Items[1].CapPerCustomer, c.Items[1].Stock[0].OnHand = 1, 1_000_000_000
+	e := luatest.NewEnv(b, rdb, c)
+	used := func() int64 {
+		info, err := rdb.Info(e.Ctx, "memory").Result()
+		require.NoError(b, err)
+		for line := range strings.Lines(info) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
+				n, _ := strconv.ParseInt(v, 10, 64)
+				return n
+			}
+		}
+		b.Fatal("no used_memory")
+		return 0
+	}
+	for b.Loop() {
+		before := used()
+		for n := 0; n < holds; n += 100 {
+			var batch []lua.ReserveRequest
+			for i := range 100 {
+				batch = append(batch, e.Request(fmt.Sprintf("reservation-%07d", n+i), fmt.Sprintf("customer-%07d", n+i), "BAG/main=1"))
+			}
+			_, err := e.Shard.Reserve(e.Ctx, batch)
+			require.NoError(b, err)
+		}
+		with := used()
+		require.NoError(b, rdb.Del(e.Ctx, "fg:{drop:0}:1:events").Err())
+		b.ReportMetric(float64(used()-before)/holds, "bytes/hold")
+		b.ReportMetric(float64(with-used())/holds, "stream-bytes/hold")
+		require.NoError(b, rdb.FlushAll(e.Ctx).Err())
+		e = luatest.NewEnv(b, rdb, c)
+	}
+}
