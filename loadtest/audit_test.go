@@ -1,0 +1,117 @@
+package loadtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func audit(t *testing.T, s *shop, rec *Recording) []Verdict {
+	t.Helper()
+	verdicts, err := Audit{
+		BaseURL: s.URL, Token: "dev", Recording: rec, Ledger: s, Settle: 200 * time.Millisecond,
+		Memory: func(context.Context) ([]Measure, error) { return []Measure{{"events", 1, 10}}, nil },
+	}.Run(t.Context())
+	require.NoError(t, err)
+	require.Len(t, verdicts, len(Promises)-1)
+	for i, v := range verdicts {
+		require.Equal(t, i+1, v.Promise)
+	}
+	return verdicts
+}
+
+func TestAnHonestShopKeepsEveryPromise(t *testing.T) {
+	s := newShop(t, lies{})
+	o := options(s)
+	o.Faults = []Fault{{Name: "loss", After: 200 * time.Millisecond, Inject: s.lose}}
+	rec := runCrowd(t, o)
+	for _, v := range audit(t, s, rec) {
+		require.True(t, v.Kept, "promise %d: %s", v.Promise, v.text())
+		require.True(t, v.Tried, "promise %d", v.Promise)
+	}
+	require.True(t, Kept(audit(t, s, rec)))
+}
+
+// An audit that cannot fail says nothing: each lie must be found, under the promise it breaks.
+func TestEveryLieIsFound(t *testing.T) {
+	for name, c := range map[string]struct {
+		lies    lies
+		promise int
+	}{
+		"oversell":                   {lies{oversell: true}, 1},
+		"numbers that do not add up": {lies{shrinkStock: true}, 1},
+		"confirmed twice":            {lies{confirmTwice: true}, 2},
+		"expired after confirm":      {lies{expireEarly: true}, 2},
+		"answer against the ledger":  {lies{staleAnswer: true}, 2},
+		"double effect":              {lies{doubleEffect: true, ignoreCaps: true}, 3},
+		"two answers for one id":     {lies{twoReplies: true}, 3},
+		"hold that was lost":         {lies{loseHold: true}, 3},
+		"caps ignored":               {lies{ignoreCaps: true}, 4},
+		"confirmation that was lost": {lies{loseConfirm: true}, 5},
+		"forged ledger":              {lies{forgeChain: true}, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, c.lies)
+			verdicts := audit(t, s, runCrowd(t, options(s)))
+			v := verdicts[c.promise-1]
+			require.False(t, v.Kept, "promise %d was judged as kept", c.promise)
+			require.NotEmpty(t, v.Examples)
+			require.False(t, Kept(verdicts))
+		})
+	}
+}
+
+func TestASaleThatStaysClosedIsFound(t *testing.T) {
+	s := newShop(t, lies{neverComesBack: true})
+	o := options(s)
+	o.Tries, o.Patience = 2, time.Second
+	o.Faults = []Fault{{Name: "loss", After: 200 * time.Millisecond, Inject: s.lose}}
+	v := audit(t, s, runCrowd(t, o))[5]
+	require.False(t, v.Kept)
+	require.Contains(t, v.text(), "nobody could reserve again")
+}
+
+func TestMemoryAboveItsLimitIsFound(t *testing.T) {
+	s := newShop(t, lies{})
+	rec := runCrowd(t, options(s))
+	verdicts, err := Audit{
+		BaseURL: s.URL, Recording: rec, Ledger: s, Settle: 100 * time.Millisecond,
+		Memory: func(context.Context) ([]Measure, error) { return []Measure{{"events", 11, 10}}, nil },
+	}.Run(t.Context())
+	require.NoError(t, err)
+	require.False(t, verdicts[6].Kept)
+}
+
+func TestWhatWasNotTriedIsNotClaimed(t *testing.T) {
+	s := newShop(t, lies{})
+	rec := runCrowd(t, options(s))
+	verdicts, err := Audit{BaseURL: s.URL, Recording: rec, Ledger: s}.Run(t.Context())
+	require.NoError(t, err)
+	require.True(t, Kept(verdicts))
+	require.False(t, verdicts[5].Tried)
+	require.False(t, verdicts[6].Tried)
+}
+
+// A hold answered just before a loss may be forgotten, a confirmation may not.
+func TestALossExcusesAHoldAndNoConfirmation(t *testing.T) {
+	s := newShop(t, lies{loseHold: true})
+	rec := runCrowd(t, options(s))
+	rec.Losses = []Loss{{Name: "pretended", Began: rec.Took, End: rec.Took}}
+	verdicts, err := Audit{
+		BaseURL: s.URL, Recording: rec, Ledger: s, LossWindow: time.Hour, Settle: 100 * time.Millisecond,
+	}.Run(t.Context())
+	require.NoError(t, err)
+	require.NotContains(t, verdicts[2].text(), "is not in the ledger")
+
+	s = newShop(t, lies{loseConfirm: true})
+	rec = runCrowd(t, options(s))
+	rec.Losses = []Loss{{Name: "pretended", Began: rec.Took, End: rec.Took}}
+	verdicts, err = Audit{
+		BaseURL: s.URL, Recording: rec, Ledger: s, LossWindow: time.Hour, Settle: 100 * time.Millisecond,
+	}.Run(t.Context())
+	require.NoError(t, err)
+	require.False(t, verdicts[4].Kept)
+}

@@ -1,0 +1,283 @@
+package loadtest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flashgate/sale"
+)
+
+// Options say who comes, when, and what bounds them. Zero values take the defaults.
+type Options struct {
+	// BaseURL of the server, such as http://127.0.0.1:8080; Token is an API key that may sell.
+	BaseURL, Token string
+	// Sale is what is sold: its items, caps and hold time shape what the shoppers ask for.
+	Sale sale.Config
+	// Shoppers that come, 1 to 1,000,000; default 5,000.
+	Shoppers int
+	// Duration within which they come, most of them early; default 6 s.
+	Duration time.Duration
+	// Patience is how long the last may stay after that; default 15 s.
+	Patience time.Duration
+	// Seed makes the crowd the same again; what the server answers still differs.
+	Seed uint64
+	// Mix is how many of each kind come, as weights; default DefaultMix.
+	Mix Mix
+	// Prefix begins every id, so that two crowds of one sale do not meet; default from Seed.
+	Prefix string
+	// Connections bounds the open connections; default 128.
+	Connections int
+	// InFlight bounds the shoppers inside at once; who finds it full waits; default 4,096.
+	InFlight int
+	// Timeout bounds one call; default 5 s.
+	Timeout time.Duration
+	// Tries bounds how often a call is made again after 202, 503 or no answer; default 12.
+	Tries int
+	// StockTries bounds how often a shopper asks again for what was sold out; default 3.
+	StockTries int
+	// MaxRetryAfter bounds how long a Retry-After is obeyed; default 2 s.
+	MaxRetryAfter time.Duration
+	// MaxAnswers bounds what is remembered; the crowd goes home when it is full. Default 1,000,000.
+	MaxAnswers int
+	// SampleEvery is the time between two looks at the stock; default 100 ms.
+	SampleEvery time.Duration
+	// Faults happen while the crowd shops.
+	Faults []Fault
+	// Progress is called about five times a second; nil is not called.
+	Progress func(Progress)
+}
+
+// Fault makes Redis lose its data After the start.
+type Fault struct {
+	Name   string
+	After  time.Duration
+	Inject func(context.Context) error
+}
+
+// Progress is where a crowd stands.
+type Progress struct {
+	Elapsed                        time.Duration
+	Shoppers, Arrived, Left        int
+	Accepted, Refused, Unavailable int
+	// Stock of the whole sale at the last sample, in units.
+	Stock Numbers
+}
+
+const (
+	maxShoppers    = 1_000_000
+	progressEvery  = 200 * time.Millisecond
+	maxSamples     = 5_000
+	maxConnections = 10_000
+)
+
+func (o *Options) setDefaults() error {
+	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
+	o.Shoppers = cmp.Or(o.Shoppers, 5_000)
+	o.Duration = cmp.Or(o.Duration, 6*time.Second)
+	o.Patience = cmp.Or(o.Patience, 15*time.Second)
+	o.Mix = cmp.Or(o.Mix, DefaultMix)
+	o.Prefix = cmp.Or(o.Prefix, fmt.Sprintf("crowd%x", o.Seed))
+	o.Connections = cmp.Or(o.Connections, 128)
+	o.InFlight = cmp.Or(o.InFlight, 4_096)
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	o.Tries = cmp.Or(o.Tries, 12)
+	o.StockTries = cmp.Or(o.StockTries, 3)
+	o.MaxRetryAfter = cmp.Or(o.MaxRetryAfter, 2*time.Second)
+	o.MaxAnswers = cmp.Or(o.MaxAnswers, 1_000_000)
+	o.SampleEvery = max(cmp.Or(o.SampleEvery, 100*time.Millisecond), (o.Duration+o.Patience)/maxSamples)
+	switch {
+	case o.BaseURL == "" || o.Sale.Sale == "" || len(o.Sale.Items) == 0:
+		return errors.New("a crowd needs a base URL and a sale with items")
+	case o.Shoppers < 1 || o.Shoppers > maxShoppers:
+		return fmt.Errorf("shoppers must be 1 to %d, is %d", maxShoppers, o.Shoppers)
+	case o.Duration < 0 || o.Patience < 0 || o.Timeout < 0 || o.InFlight < 1 || o.Tries < 1:
+		return errors.New("durations and bounds must not be negative")
+	case o.Connections < 1 || o.Connections > maxConnections:
+		return fmt.Errorf("connections must be 1 to %d, is %d", maxConnections, o.Connections)
+	case o.Mix.total() <= 0:
+		return errors.New("the mix has no shoppers")
+	}
+	return nil
+}
+
+// Crowd is a load on one sale.
+type Crowd struct {
+	opts          Options
+	client        *client
+	rec           *recorder
+	arrived, left atomic.Int64
+	stock         atomic.Pointer[Numbers]
+}
+
+// NewCrowd checks the options.
+func NewCrowd(o Options) (*Crowd, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	c := &Crowd{opts: o}
+	c.client = newClient(o.BaseURL, o.Token, o.Sale.Sale, o.Connections, o.Timeout)
+	c.stock.Store(&Numbers{})
+	return c, nil
+}
+
+// Run lets the crowd shop and returns when the last has left, or ctx ended. The recording is
+// there in both cases; the error is that of ctx or of a fault that could not be made.
+func (c *Crowd) Run(ctx context.Context) (*Recording, error) {
+	c.rec = newRecorder(&c.opts)
+	defer c.client.close()
+	inside, stop := context.WithTimeout(ctx, c.opts.Duration+c.opts.Patience)
+	defer stop()
+
+	watching, stopWatching := context.WithCancel(inside)
+	var watchers sync.WaitGroup
+	watchers.Go(func() { c.sampleStock(watching) })
+	watchers.Go(func() { c.tellProgress(watching) })
+	faults := make(chan error, 1)
+	watchers.Go(func() { faults <- c.injectFaults(inside) })
+
+	c.letIn(inside)
+	err := <-faults
+	stopWatching()
+	watchers.Wait()
+	// One last look, for the end of the chart.
+	c.sampleOnce(ctx)
+	c.rec.change(func(r *Recording) { r.Took = c.rec.since() })
+	if c.opts.Progress != nil {
+		c.opts.Progress(c.progress())
+	}
+	return c.rec.rec, errors.Join(err, ctx.Err())
+}
+
+// letIn sends every shopper in at their time and waits until all have left.
+func (c *Crowd) letIn(ctx context.Context) {
+	places := make(chan struct{}, c.opts.InFlight)
+	var shoppers sync.WaitGroup
+	defer shoppers.Wait()
+	for i, at := range c.arrivals() {
+		if !sleep(ctx, at-c.rec.since()) {
+			return
+		}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		if late := c.rec.since() - at; late > 0 {
+			c.rec.change(func(r *Recording) { r.Late = max(r.Late, late) })
+		}
+		s := newShopper(c, i)
+		c.rec.change(func(r *Recording) { r.Kinds[s.kind]++ })
+		c.arrived.Add(1)
+		shoppers.Go(func() {
+			defer func() { c.left.Add(1); <-places }()
+			s.shop(ctx)
+		})
+	}
+}
+
+// arrivals are the times of arrival in order. A drop is busiest at its start: the density falls
+// linearly to a quarter of what it was.
+func (c *Crowd) arrivals() []time.Duration {
+	r := rand.New(rand.NewPCG(c.opts.Seed, math.MaxUint64))
+	at := make([]time.Duration, c.opts.Shoppers)
+	for i := range at {
+		// The inverse of F(x) = (x - 0.375 x^2) / 0.625.
+		x := (1 - math.Sqrt(1-4*0.375*0.625*r.Float64())) / (2 * 0.375)
+		at[i] = time.Duration(x * float64(c.opts.Duration))
+	}
+	slices.Sort(at)
+	return at
+}
+
+func (c *Crowd) injectFaults(ctx context.Context) error {
+	for _, f := range c.opts.Faults {
+		if !sleep(ctx, f.After-c.rec.since()) {
+			return nil
+		}
+		loss := Loss{Name: f.Name, Began: c.rec.since()}
+		if err := f.Inject(ctx); err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
+		}
+		loss.End = c.rec.since()
+		c.rec.change(func(r *Recording) { r.Losses = append(r.Losses, loss) })
+	}
+	return nil
+}
+
+func (c *Crowd) sampleStock(ctx context.Context) {
+	for {
+		c.sampleOnce(ctx)
+		if !sleep(ctx, c.opts.SampleEvery) {
+			return
+		}
+	}
+}
+
+func (c *Crowd) sampleOnce(ctx context.Context) {
+	at := c.rec.since()
+	status, items, err := c.client.availability(ctx)
+	if ctx.Err() != nil || err != nil {
+		return
+	}
+	c.rec.sample(Sample{At: at, Status: status, Items: items}, c.rec.since()-at)
+	if len(items) > 0 {
+		total := totalOf(items)
+		c.stock.Store(&total)
+	}
+}
+
+func (c *Crowd) tellProgress(ctx context.Context) {
+	if c.opts.Progress == nil {
+		return
+	}
+	for sleep(ctx, progressEvery) {
+		c.opts.Progress(c.progress())
+	}
+}
+
+func (c *Crowd) progress() Progress {
+	p := Progress{
+		Elapsed: c.rec.since(), Shoppers: c.opts.Shoppers,
+		Arrived: int(c.arrived.Load()), Left: int(c.left.Load()), Stock: *c.stock.Load(),
+	}
+	c.rec.mu.Lock()
+	defer c.rec.mu.Unlock()
+	p.Accepted, p.Refused, p.Unavailable = c.rec.ok, c.rec.bad, c.rec.gap
+	return p
+}
+
+func totalOf(items []ItemStock) (t Numbers) {
+	for _, i := range items {
+		t.OnHand += i.OnHand
+		t.Safety += i.Safety
+		t.Held += i.Held
+		t.Sold += i.Sold
+		t.Reserved += i.Reserved
+		t.Available += i.Available
+	}
+	return t
+}
+
+// sleep waits; false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

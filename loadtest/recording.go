@@ -1,0 +1,163 @@
+package loadtest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"flashgate/sale"
+)
+
+// Verb names a call.
+type Verb string
+
+// The calls of a crowd.
+const (
+	Reserve      Verb = "reserve"
+	Confirm      Verb = "confirm"
+	Release      Verb = "release"
+	Extend       Verb = "extend"
+	Find         Verb = "find"
+	Availability Verb = "availability"
+)
+
+// Answer is one call and what came back. Times are since Recording.Started.
+type Answer struct {
+	Shopper  int
+	Kind     Kind
+	Verb     Verb
+	ID       string
+	Customer string
+	OrderID  string
+	// Asked are the lines of a reserve as sent.
+	Asked []sale.Line
+	Sent  time.Duration
+	Took  time.Duration
+	// Status is 0 when no answer came: the outcome is unknown.
+	Status int
+	// Code is that of a problem document.
+	Code     string
+	State    sale.State
+	Replayed bool
+	Durable  bool
+	// Lines are the lines of the reservation as answered.
+	Lines      []sale.Line
+	HeldAt     string
+	ExpiresAt  string
+	RetryAfter time.Duration
+	// Gone says why there was no answer.
+	Gone string
+}
+
+// Done is when the answer was there.
+func (a *Answer) Done() time.Duration { return a.Sent + a.Took }
+
+// refused tells whether the answer says for certain that nothing happened.
+func (a *Answer) refused() bool { return a.Status >= 400 && a.Status < 500 }
+
+// Sample is the stock at one moment, as GET /v1/availability told it.
+type Sample struct {
+	At     time.Duration
+	Status int
+	Items  []ItemStock
+}
+
+// Loss is a fault that made Redis forget: from its beginning to its end, since the start.
+type Loss struct {
+	Name       string
+	Began, End time.Duration
+}
+
+// Recording is everything that a crowd saw.
+type Recording struct {
+	Sale     sale.Config
+	Shoppers int
+	Seed     uint64
+	Started  time.Time
+	Took     time.Duration
+	Answers  []Answer
+	Samples  []Sample
+	Losses   []Loss
+	// Kinds counts the shoppers that came, by what they do.
+	Kinds map[Kind]int
+	// Late is the longest that a shopper waited for a place in the crowd.
+	Late time.Duration
+	// GaveUp counts calls that were not made again because the bound was reached.
+	GaveUp int
+	// Full is set when the bound of remembered answers was reached and the crowd went home.
+	Full    bool
+	Latency map[Verb]*hdrhistogram.Histogram
+}
+
+// Histograms take 1 us to 2 min with three digits.
+const (
+	leastMicros = 1
+	mostMicros  = 120_000_000
+	digits      = 3
+)
+
+// recorder collects a recording from many shoppers.
+type recorder struct {
+	mu  sync.Mutex
+	rec *Recording
+	max int
+	ok  int // answers 2xx
+	bad int // answers 4xx
+	gap int // answers 5xx or none
+}
+
+func newRecorder(o *Options) *recorder {
+	return &recorder{max: o.MaxAnswers, rec: &Recording{
+		Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(),
+		Kinds: map[Kind]int{}, Latency: map[Verb]*hdrhistogram.Histogram{},
+	}}
+}
+
+// since is the time of the recording.
+func (r *recorder) since() time.Duration { return time.Since(r.rec.Started) }
+
+// add remembers an answer; false when there is no room for another.
+func (r *recorder) add(a Answer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.rec.Answers) >= r.max {
+		r.rec.Full = true
+		return false
+	}
+	r.rec.Answers = append(r.rec.Answers, a)
+	switch {
+	case a.Status >= 200 && a.Status < 300:
+		r.ok++
+	case a.refused():
+		r.bad++
+	default:
+		r.gap++
+	}
+	r.measure(a.Verb, a.Took)
+	return true
+}
+
+// measure notes a latency; the caller holds the lock.
+func (r *recorder) measure(v Verb, took time.Duration) {
+	h := r.rec.Latency[v]
+	if h == nil {
+		h = hdrhistogram.New(leastMicros, mostMicros, digits)
+		r.rec.Latency[v] = h
+	}
+	// Out of range only above two minutes, which the client's timeout forbids.
+	_ = h.RecordValue(max(leastMicros, min(mostMicros, took.Microseconds())))
+}
+
+func (r *recorder) sample(s Sample, took time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rec.Samples = append(r.rec.Samples, s)
+	r.measure(Availability, took)
+}
+
+func (r *recorder) change(f func(*Recording)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r.rec)
+}

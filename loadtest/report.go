@@ -1,0 +1,121 @@
+package loadtest
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/guptarohit/asciigraph"
+)
+
+const (
+	chartWidth  = 64
+	chartHeight = 9
+)
+
+// WriteText writes a result for people.
+func (r Result) WriteText(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%d shoppers made %d calls in %.1f s (%.0f a second, seed %d)\n",
+		r.Shoppers, r.Calls, r.Seconds, r.CallsPerSecond, r.Seed)
+	if r.Full {
+		b.WriteString("The memory for answers was full: the crowd went home early.\n")
+	}
+	if r.GaveUp > 0 {
+		fmt.Fprintf(&b, "%d calls were given up after their last try.\n", r.GaveUp)
+	}
+	r.writeKinds(&b)
+	r.writeItems(&b)
+	r.writeOutcomes(&b)
+	r.writeLatency(&b)
+	r.writeChart(&b)
+	r.writeVerdicts(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func table(b *strings.Builder, title string, rows func(w *tabwriter.Writer)) {
+	fmt.Fprintf(b, "\n%s\n", title)
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	rows(w)
+	_ = w.Flush() // Into memory.
+}
+
+func (r Result) writeKinds(b *strings.Builder) {
+	table(b, "Who came, and what they got", func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "\tshoppers\treserved\tpaid\tunits\t")
+		for _, k := range r.Kinds {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t\n", k.Kind, k.Shoppers, k.Reserved, k.Confirmed, k.Units)
+		}
+	})
+}
+
+func (r Result) writeItems(b *strings.Builder) {
+	table(b, "What became of the stock", func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "\ton hand\tsold\theld\tavailable\twithheld\t")
+		for _, i := range r.Items {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t\n", i.SKU, i.OnHand, i.Sold, i.Held, i.Available, i.Safety)
+		}
+	})
+}
+
+func (r Result) writeOutcomes(b *strings.Builder) {
+	table(b, "Every answer, by reason", func(w *tabwriter.Writer) {
+		for _, o := range r.Outcomes {
+			fmt.Fprintf(w, "%s\t%s\t%d\t  %s\n", o.Verb, o.Text(), o.Count, o.meaning())
+		}
+	})
+}
+
+func (r Result) writeLatency(b *strings.Builder) {
+	table(b, "Latency in ms, as the shoppers saw it", func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "\tcalls\tp50\tp95\tp99\tmax\t")
+		for _, l := range r.Latency {
+			fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", l.Verb, l.Count, l.P50, l.P95, l.P99, l.Max)
+		}
+	})
+}
+
+func (r Result) writeChart(b *strings.Builder) {
+	if len(r.Stock) < 2 {
+		return
+	}
+	available := make([]float64, len(r.Stock))
+	sold := make([]float64, len(r.Stock))
+	for i, p := range r.Stock {
+		available[i], sold[i] = float64(p.Available), float64(p.Sold)
+	}
+	caption := fmt.Sprintf("0 to %.1f s", float64(r.Stock[len(r.Stock)-1].AtMs)/1000)
+	for _, l := range r.Losses {
+		caption += fmt.Sprintf("; at %.1f s: %s", float64(l.AtMs)/1000, l.Name)
+	}
+	for _, c := range []struct {
+		name string
+		data []float64
+	}{{"Units available", available}, {"Units sold", sold}} {
+		fmt.Fprintf(b, "\n%s\n%s\n", c.name, asciigraph.Plot(c.data, asciigraph.Width(chartWidth),
+			asciigraph.Height(chartHeight), asciigraph.Precision(0), asciigraph.Caption(caption)))
+	}
+}
+
+func (r Result) writeVerdicts(b *strings.Builder) {
+	b.WriteString("\nThe promises\n")
+	for _, v := range r.Promises {
+		word := "kept  "
+		switch {
+		case !v.Kept:
+			word = "BROKEN"
+		case !v.Tried:
+			word = "untried"
+		}
+		fmt.Fprintf(b, "  %d %-7s %s: %s\n", v.Promise, word, v.Title, v.Checked)
+		if v.Violations > 0 {
+			fmt.Fprintf(b, "      %d violation(s), for example\n", v.Violations)
+		}
+		for _, e := range v.Examples {
+			fmt.Fprintf(b, "        - %s\n", e)
+		}
+	}
+	b.WriteByte('\n')
+}

@@ -1,0 +1,289 @@
+package loadtest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"flashgate/sale"
+)
+
+// Kind says what a shopper does.
+type Kind string
+
+// The kinds of shoppers.
+const (
+	Buyer         Kind = "buyer"          // reserves, thinks, pays
+	DoubleClicker Kind = "double clicker" // sends everything twice at once, under one id
+	Retrier       Kind = "retrier"        // overhears the answer and sends the same again later
+	Abandoner     Kind = "abandoned cart" // reserves and walks away; some come back too late
+	Releaser      Kind = "releaser"       // reserves and gives back, twice
+	Hoarder       Kind = "over the cap"   // tries several ids at once for more than the cap
+	CartFiller    Kind = "full cart"      // wants one of everything, and one SKU on two lines
+	Extender      Kind = "extender"       // asks for more time before paying
+	IDReuser      Kind = "reused id"      // uses the id again for another request
+)
+
+// Mix is how many of each kind come, as weights.
+type Mix struct {
+	Buyers, DoubleClickers, Retriers, Abandoners, Releasers, Hoarders, CartFillers, Extenders, IDReusers int
+}
+
+// DefaultMix is that of a drop: mostly buyers, and everything that goes wrong.
+var DefaultMix = Mix{
+	Buyers: 36, DoubleClickers: 14, Retriers: 12, Abandoners: 12, Releasers: 6, Hoarders: 8,
+	CartFillers: 6, Extenders: 4, IDReusers: 2,
+}
+
+type weight struct {
+	kind   Kind
+	weight int
+}
+
+func (m Mix) weights() []weight {
+	return []weight{
+		{Buyer, m.Buyers},
+		{DoubleClicker, m.DoubleClickers},
+		{Retrier, m.Retriers},
+		{Abandoner, m.Abandoners},
+		{Releaser, m.Releasers},
+		{Hoarder, m.Hoarders},
+		{CartFiller, m.CartFillers},
+		{Extender, m.Extenders},
+		{IDReuser, m.IDReusers},
+	}
+}
+
+func (m Mix) total() (n int) {
+	for _, w := range m.weights() {
+		n += max(0, w.weight)
+	}
+	return n
+}
+
+func (m Mix) pick(r *rand.Rand) Kind {
+	n := r.IntN(m.total())
+	for _, w := range m.weights() {
+		if n -= max(0, w.weight); n < 0 {
+			return w.kind
+		}
+	}
+	return Buyer
+}
+
+// shopper is one customer with a few minutes of time.
+type shopper struct {
+	*Crowd
+	number   int
+	kind     Kind
+	customer string
+	mu       sync.Mutex
+	rand     *rand.Rand
+}
+
+func newShopper(c *Crowd, number int) *shopper {
+	r := rand.New(rand.NewPCG(c.opts.Seed, uint64(number)))
+	return &shopper{
+		Crowd: c, number: number, rand: r, kind: c.opts.Mix.pick(r),
+		customer: fmt.Sprintf("%s-customer-%d", c.opts.Prefix, number),
+	}
+}
+
+// id names the n-th thing that the shopper tries.
+func (s *shopper) id(n int) string {
+	return fmt.Sprintf("%s-%06d-%d", s.opts.Prefix, s.number, n)
+}
+
+func (s *shopper) shop(ctx context.Context) {
+	id, lines := s.id(0), []sale.Line{s.wish()}
+	switch s.kind {
+	case DoubleClicker:
+		s.twice(func() { s.reserve(ctx, id, lines) })
+		s.think(ctx)
+		s.twice(func() { s.pay(ctx, id, lines) })
+	case Retrier:
+		s.reserve(ctx, id, lines)
+		s.think(ctx)
+		if s.reserve(ctx, id, lines).Status == 201 {
+			s.pay(ctx, id, lines)
+			s.think(ctx)
+			s.confirm(ctx, id)
+		}
+	case Abandoner:
+		s.abandon(ctx, id, lines)
+	case Releaser:
+		if s.reserve(ctx, id, lines).Status == 201 {
+			s.think(ctx)
+			s.repeat(ctx, Answer{Verb: Release, ID: id}, call{})
+			s.repeat(ctx, Answer{Verb: Release, ID: id}, call{})
+		}
+	case Hoarder:
+		s.hoard(ctx)
+	case CartFiller:
+		s.buy(ctx, id, s.cart())
+	case Extender:
+		if s.reserve(ctx, id, lines).Status == 201 {
+			s.think(ctx)
+			s.repeat(ctx, Answer{Verb: Extend, ID: id}, call{Extension: 1})
+			s.pay(ctx, id, lines)
+		}
+	case IDReuser:
+		if s.reserve(ctx, id, lines).Status == 201 {
+			s.reserve(ctx, id, []sale.Line{{SKU: lines[0].SKU, Qty: lines[0].Qty + 1}})
+			s.pay(ctx, id, lines)
+		}
+	default:
+		s.buy(ctx, id, lines)
+	}
+}
+
+func (s *shopper) buy(ctx context.Context, id string, lines []sale.Line) {
+	if s.reserve(ctx, id, lines).Status == 201 {
+		s.think(ctx)
+		s.pay(ctx, id, lines)
+	}
+}
+
+// pay confirms. A hold that Redis lost with its data is reserved once more under its id.
+func (s *shopper) pay(ctx context.Context, id string, lines []sale.Line) {
+	a := s.confirm(ctx, id)
+	if a.Status == 404 && s.reserve(ctx, id, lines).Status == 201 {
+		s.confirm(ctx, id)
+	}
+}
+
+// abandon leaves a cart alone, and comes back after its time when the crowd lasts so long.
+func (s *shopper) abandon(ctx context.Context, id string, lines []sale.Line) {
+	a := s.reserve(ctx, id, lines)
+	back := time.Duration(s.opts.Sale.HoldSeconds)*time.Second + 200*time.Millisecond
+	if a.Status != 201 || s.rec.since()+back > s.opts.Duration+2*time.Second {
+		return
+	}
+	if sleep(ctx, back) {
+		s.confirm(ctx, id)
+	}
+}
+
+// hoard tries for more than any cap allows, all at once, and pays for what came of it.
+func (s *shopper) hoard(ctx context.Context) {
+	wish := s.wish()
+	tries := 5
+	if limit := s.capOf(wish.SKU); limit > 0 {
+		tries = int(min(limit, 8)) + 2
+	}
+	var all sync.WaitGroup
+	for n := range tries {
+		all.Go(func() { s.buy(ctx, s.id(n), []sale.Line{{SKU: wish.SKU, Qty: 1}}) })
+	}
+	all.Wait()
+}
+
+// capOf is the tightest cap of a customer on a SKU; 0 is none.
+func (s *shopper) capOf(sku string) int64 {
+	limit := s.opts.Sale.Caps.PerCustomer
+	if i := s.opts.Sale.Item(sku); i != nil && i.CapPerCustomer > 0 && (limit == 0 || i.CapPerCustomer < limit) {
+		limit = i.CapPerCustomer
+	}
+	return limit
+}
+
+// wish is one line: the first items are the most wanted, one shopper in four names a location, one
+// in eight wants two.
+func (s *shopper) wish() sale.Line {
+	items := s.opts.Sale.Items
+	n := min(s.rand.IntN(len(items)), s.rand.IntN(len(items)))
+	line := sale.Line{SKU: items[n].SKU, Qty: 1}
+	if s.rand.IntN(8) == 0 {
+		line.Qty = 2
+	}
+	if s.rand.IntN(4) == 0 {
+		line.Location = items[n].Stock[s.rand.IntN(len(items[n].Stock))].Location
+	}
+	return line
+}
+
+// cart asks for up to four SKUs, the first on two lines that count together.
+func (s *shopper) cart() []sale.Line {
+	var lines []sale.Line
+	for i := range s.opts.Sale.Items[:min(4, len(s.opts.Sale.Items))] {
+		lines = append(lines, sale.Line{SKU: s.opts.Sale.Items[i].SKU, Qty: 1})
+	}
+	if s.rand.IntN(2) == 0 {
+		lines = append(lines, lines[0])
+	}
+	return lines
+}
+
+// reserve asks until there is a final answer: again after 503 or none, and a few times for what was
+// sold out, because carts come back.
+func (s *shopper) reserve(ctx context.Context, id string, lines []sale.Line) Answer {
+	ask := Answer{Verb: Reserve, ID: id, Asked: lines}
+	for try := 1; ; try++ {
+		a := s.repeat(ctx, ask, call{Customer: s.customer, Lines: lines})
+		if a.Status != 409 || a.Code != "insufficient-stock" || try >= s.opts.StockTries {
+			return a
+		}
+		if !sleep(ctx, s.between(300, 900)) {
+			return a
+		}
+	}
+}
+
+func (s *shopper) confirm(ctx context.Context, id string) Answer {
+	order := "order-" + id
+	return s.repeat(ctx, Answer{Verb: Confirm, ID: id, OrderID: order}, call{OrderID: order})
+}
+
+// repeat makes a call until its answer is final: 202, 503 and none are not.
+func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
+	for try := 1; ; try++ {
+		a := ask
+		a.Shopper, a.Kind, a.Customer = s.number, s.kind, s.customer
+		a.Sent = s.rec.since()
+		s.client.do(ctx, &a, body)
+		a.Took = s.rec.since() - a.Sent
+		if a.Status == 0 && ctx.Err() != nil && a.Took == 0 {
+			return a // Not sent.
+		}
+		if !s.rec.add(a) {
+			return a
+		}
+		if a.Status != 0 && a.Status != 202 && a.Status != 503 {
+			return a
+		}
+		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
+		if try >= s.opts.Tries || !sleep(ctx, pause) {
+			s.rec.change(func(r *Recording) { r.GaveUp++ })
+			return a
+		}
+	}
+}
+
+// twice does a thing two times at once, as a double click does.
+func (s *shopper) twice(f func()) {
+	var both sync.WaitGroup
+	both.Go(f)
+	both.Go(f)
+	both.Wait()
+}
+
+func (s *shopper) think(ctx context.Context) { sleep(ctx, s.between(50, 400)) }
+
+// between is a random time in ms. Parallel attempts of one shopper share the source.
+func (s *shopper) between(least, most int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Duration(least+s.rand.IntN(most-least)) * time.Millisecond
+}
+
+// kinds lists the kinds in the order of the mix.
+func kinds() []Kind {
+	var all []Kind
+	for _, w := range (Mix{}).weights() {
+		all = append(all, w.kind)
+	}
+	return slices.Clip(all)
+}
