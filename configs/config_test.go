@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		case f.value.CanInt():
 			value, want = "1234567", "1234567"
 		case f.value.Kind().String() == "bool":
-			value = fmt.Sprint(!f.value.Bool())
+			value = strconv.FormatBool(!f.value.Bool())
 			want = value
 		case f.value.Kind().String() == "slice":
 			value, want = "a.yaml,b.yaml", "[a.yaml b.yaml]"

@@ -1,5 +1,7 @@
 package configs
 
+import "errors"
+
 // source is where a field got its value.
 type source struct {
 	name string
@@ -23,8 +25,8 @@ func Load(path string, environ []string) (Config, error) {
 	if err := applyEnv(&c, environ, from); err != nil {
 		return Config{}, err
 	}
-	err := newError(c.checkFields())
-	if e, ok := err.(*Error); ok {
+	var e *Error
+	if errors.As(newError(c.checkFields()), &e) {
 		for i, p := range e.Problems {
 			e.Problems[i].Source, e.Problems[i].Line = from[p.Pointer].name, from[p.Pointer].line
 		}

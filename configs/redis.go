@@ -39,8 +39,8 @@ const (
 
 // ErrRedisURL is the form of a Redis URL. It does not repeat what it refuses: that may be a password.
 var ErrRedisURL = errors.New("must be redis://user:password@host:port/db, " +
-	"redis-sentinel://user:password@host:port,host:port/master?db=0 or redis-cluster://user:password@host:port,host:port; " +
-	"rediss, rediss-sentinel and rediss-cluster use TLS")
+	"redis-sentinel://user:password@host:port,host:port/master?db=0 or " +
+	"redis-cluster://user:password@host:port,host:port; rediss, rediss-sentinel and rediss-cluster use TLS")
 
 // ParseRedisURL reads redis:// (one server), redis-sentinel:// (a list of Sentinels and the name of
 // the primary) and redis-cluster:// (some of the nodes); rediss instead of redis uses TLS. Parts but the

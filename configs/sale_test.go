@@ -2,7 +2,6 @@ package configs
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -50,7 +49,7 @@ func TestAnnotatedSaleNamesEveryField(t *testing.T) {
 func schemaPointers(typ reflect.Type, at string) (all []string) {
 	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
 		if typ.Kind() == reflect.Slice {
-			at += "/0"
+			return schemaPointers(typ.Elem(), at+"/0")
 		}
 		typ = typ.Elem()
 	}
@@ -210,7 +209,7 @@ func checkDecoded(t *testing.T, decode func() (sale.Config, error)) {
 	c, err := decode()
 	if err != nil {
 		var e *Error
-		require.True(t, errors.As(err, &e))
+		require.ErrorAs(t, err, &e)
 		require.NotEmpty(t, e.Problems)
 		require.NotEmpty(t, err.Error())
 		return

@@ -25,7 +25,8 @@ func (c *Config) Validate() []sale.FieldError {
 	}
 	add(c.Embedded && c.Redis.URL != "", "/redis/url", "must be empty with embedded, which brings its own Redis")
 	add(c.Embedded && c.Ledger != "", "/ledger", "must be empty with embedded, which keeps its ledger in data")
-	add(c.Embedded && !loopback(c.Listen), "/listen", "must be a loopback address with embedded, whose key is well known")
+	add(c.Embedded && !loopback(c.Listen), "/listen",
+		"must be a loopback address with embedded, whose key is well known")
 	add(!c.Embedded && c.Redis.URL == "", "/redis/url", "is required without embedded")
 	add(!c.Embedded && c.Ledger == "", "/ledger", "is required without embedded")
 	add(c.Gateway.QueueMax < c.Gateway.BatchMax, "/gateway/queue_max", "must not be below gateway.batch_max")

@@ -85,7 +85,8 @@ func checkTokens(tokens token.Tokens) error {
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.TagType, token.MergeKeyType, token.DirectiveType,
 			token.MappingKeyType:
-			return malformedAt(t, "%.20q: anchors, aliases, tags, merge keys, ? keys and directives are not supported", t.Value)
+			return malformedAt(t,
+				"%.20q: anchors, aliases, tags, merge keys, ? keys and directives are not supported", t.Value)
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
 		case token.MappingEndType, token.SequenceEndType:

@@ -66,17 +66,17 @@ func CheckReservationID(s string) string {
 }
 
 // CheckOpaqueID returns what is wrong with a customer, order, device or adjustment id, or "".
-func CheckOpaqueID(s string) string { return checkText(s, 1, maxIDCharacters) }
+func CheckOpaqueID(s string) string { return checkText(s, maxIDCharacters) }
 
 // CheckReason returns what is wrong with a reason or reference given by a person, or "".
-func CheckReason(s string) string { return checkText(s, 1, 500) }
+func CheckReason(s string) string { return checkText(s, 500) }
 
-func checkText(s string, least, most int) string {
+func checkText(s string, most int) string {
 	if !utf8.ValidString(s) {
 		return "must be valid UTF-8"
 	}
-	if n := utf8.RuneCountInString(s); n < least || n > most {
-		return fmt.Sprintf("must be %d to %d characters, has %d", least, most, n)
+	if n := utf8.RuneCountInString(s); n < 1 || n > most {
+		return fmt.Sprintf("must be 1 to %d characters, has %d", most, n)
 	}
 	for _, r := range s {
 		if r < 0x20 || (r >= 0x7f && r < 0xa0) || r == '\u2028' || r == '\u2029' {
@@ -111,7 +111,7 @@ func (c *Config) Validate() []FieldError {
 	var v checker
 	v.text("/sale", CheckSaleID(c.Sale))
 	if c.Title != "" {
-		v.text("/title", checkText(c.Title, 1, MaxTitle))
+		v.text("/title", checkText(c.Title, MaxTitle))
 	}
 	c.validateWindow(&v)
 	v.between(c.HoldSeconds, MinHoldSeconds, MaxHoldSeconds, "/hold_seconds")
@@ -123,7 +123,8 @@ func (c *Config) Validate() []FieldError {
 	default:
 		v.require(false, "/allocation", "must be priority or most_stock, is %.40q", c.Allocation)
 	}
-	v.require(len(c.Items) >= 1 && len(c.Items) <= MaxItems, "/items", "must have 1 to %d items, has %d", MaxItems, len(c.Items))
+	v.require(len(c.Items) >= 1 && len(c.Items) <= MaxItems, "/items",
+		"must have 1 to %d items, has %d", MaxItems, len(c.Items))
 	c.validateItems(&v)
 	c.validateLimits(&v)
 	c.validateQueue(&v)
@@ -156,7 +157,7 @@ func (c *Config) validateItems(v *checker) {
 		v.require(!skus[item.SKU], here+"/sku", "names %.64q a second time", item.SKU)
 		skus[item.SKU] = true
 		if item.Title != "" {
-			v.text(here+"/title", checkText(item.Title, 1, MaxTitle))
+			v.text(here+"/title", checkText(item.Title, MaxTitle))
 		}
 		v.between(item.CapPerCustomer, 0, MaxOnHand, here+"/cap_per_customer")
 		v.between(item.LowAt, 0, MaxOnHand, here+"/low_at")
