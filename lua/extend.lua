@@ -24,21 +24,20 @@ if not record then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end
 local outcome = finished_outcome(record, shard.now)
-  or (extension <= record.extension and 'REPLAY')
+  or (extension <= tonumber(record.extension) and 'REPLAY')
   or closed_outcome(shard)
   or (extension > shard.max_extensions and 'EXTENSION_LIMIT')
-  or (extension > record.extension + 1 and 'EXTENSION_GAP')
+  or (extension > tonumber(record.extension) + 1 and 'EXTENSION_GAP')
 if outcome then
   return answer(shard, outcome, record)
 end
 
 -- A recovery may have moved the deadline further than a hold time from now: it stays there.
-record.deadline = math.max(record.deadline, shard.now + shard.hold)
-record.extension = extension
-local deadline = whole(record.deadline)
+record.deadline = whole(math.max(tonumber(record.deadline), shard.now + shard.hold))
+record.extension = whole(extension)
 append_event(shard, 'extended', id, record.customer, '', actor, '',
-  '{"extension":' .. whole(extension) .. ',"deadline":' .. deadline .. '}')
-redis.call('ZADD', DEADLINES, deadline, id)
+  '{"extension":' .. record.extension .. ',"deadline":' .. record.deadline .. '}')
+redis.call('ZADD', DEADLINES, record.deadline, id)
 save_record(shard, id, record)
 save_head(shard)
 return answer(shard, 'EXTENDED', record)

@@ -82,16 +82,22 @@ local function refuse(outcome, detail)
 end
 
 -- What is free at a location after the lines before it in this request.
-local function free_at(line, location, taken)
-  return available(stock[line.sku].at[location]) - (taken[line.sku .. '/' .. location] or 0)
+local function free_at(line, location, picked)
+  local free = available(stock[line.sku].at[location])
+  for _, earlier in ipairs(picked) do
+    if earlier.sku == line.sku and earlier.location == location then
+      free = free - earlier.qty
+    end
+  end
+  return free
 end
 
 -- Picks the location of a line that names none: the first, or the fullest, that has enough. When
 -- none has, the fullest, so that the refusal says how much a smaller request could get.
-local function pick_location(line, taken)
+local function pick_location(line, picked)
   local best, most
   for _, location in ipairs(stock[line.sku].order) do
-    local free = free_at(line, location, taken)
+    local free = free_at(line, location, picked)
     if shard.allocation == 'priority' and free >= line.qty then
       return location
     end
@@ -107,7 +113,8 @@ local function cap_detail(scope, sku, cap, in_use, requested)
 end
 
 local function judge_caps(request)
-  local counts, total, per_sku = customers[request.customer], 0, {}
+  local counts, total = customers[request.customer], 0
+  local before
   for _, line in ipairs(request.parsed) do
     local item = stock[line.sku]
     if not item then
@@ -116,7 +123,9 @@ local function judge_caps(request)
       return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
     end
     total = total + line.qty
-    per_sku[line.sku] = (per_sku[line.sku] or 0) + line.qty
+    -- Lines of one SKU follow each other: the last one knows the sum.
+    line.of_sku = line.qty + (before and before.sku == line.sku and before.of_sku or 0)
+    before = line
   end
   if shard.cap_order > 0 and total > shard.cap_order then
     return 'CAP', cap_detail('order', '', shard.cap_order, 0, total)
@@ -124,35 +133,35 @@ local function judge_caps(request)
   if shard.cap_customer > 0 and counts.total + total > shard.cap_customer then
     return refuse('CAP', cap_detail('sale', '', shard.cap_customer, counts.total, total))
   end
-  for _, line in ipairs(request.parsed) do
+  for i, line in ipairs(request.parsed) do
     local cap, in_use = stock[line.sku].cap, counts.of[line.sku] or 0
-    if cap > 0 and in_use + per_sku[line.sku] > cap then
-      return refuse('CAP', cap_detail('sku', line.sku, cap, in_use, per_sku[line.sku]))
+    local next_line = request.parsed[i + 1]
+    local last = not next_line or next_line.sku ~= line.sku
+    if cap > 0 and last and in_use + line.of_sku > cap then
+      return refuse('CAP', cap_detail('sku', line.sku, cap, in_use, line.of_sku))
     end
   end
 end
 
--- Gives every line its location, in a list of its own. Lines of one SKU follow each other, named
--- locations first.
+-- Gives every line its location, in a list of its own.
 local function judge_stock(request)
-  local picked, taken, short = {}, {}, {}
+  local picked, short = {}, nil
   for i, line in ipairs(request.parsed) do
-    local location = line.location ~= '' and line.location or pick_location(line, taken)
-    local free = free_at(line, location, taken)
+    local location = line.location ~= '' and line.location or pick_location(line, picked)
+    local free = free_at(line, location, picked)
     if free < line.qty then
-      short[#short + 1] = line.sku .. '/' .. line.location .. '=' .. whole(line.qty) .. ':'
-        .. whole(math.max(free, 0))
+      short = (short and short .. ';' or '') .. line.sku .. '/' .. line.location .. '='
+        .. whole(line.qty) .. ':' .. whole(math.max(free, 0))
     end
-    local place = line.sku .. '/' .. location
-    taken[place] = (taken[place] or 0) + line.qty
     picked[i] = {sku = line.sku, location = location, qty = line.qty}
   end
-  if #short > 0 then
-    return refuse('STOCK', table.concat(short, ';'))
+  if short then
+    return refuse('STOCK', short)
   end
   request.picked = picked
 end
 
+local now_text, deadline = whole(shard.now), whole(shard.now + shard.hold)
 local function judge(request)
   local record = records[request.id]
   if record then
@@ -184,9 +193,9 @@ local function judge(request)
   shard.appended = shard.appended + 1
   record = {
     state = 'held', customer = request.customer, fingerprint = request.fingerprint,
-    lines = pack_lines(request.picked), held_at = whole(shard.now),
-    deadline = shard.now + shard.hold, resolved_at = '0', extension = 0, order = '',
-    seq = whole(shard.seq + shard.appended), mark = MARK_BASE .. (shard.appended - 1),
+    lines = pack_lines(request.picked), held_at = now_text, deadline = deadline,
+    resolved_at = '0', extension = '0', order = '', seq = whole(shard.seq + shard.appended),
+    mark = MARK_BASE .. (shard.appended - 1),
   }
   record.packed = pack_record(record)
   records[request.id] = record
@@ -207,7 +216,6 @@ if shard.appended > 0 then
   for _, request in ipairs(requests) do
     local record = request.record
     if record then
-      local deadline = whole(record.deadline)
       append_event(shard, 'held', request.id, record.customer, record.lines, request.actor, '',
         '{"fp":"' .. record.fingerprint .. '","deadline":' .. deadline .. '}')
       set[#set + 1] = RECORD .. request.id

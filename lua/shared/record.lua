@@ -4,7 +4,7 @@
 -- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same.
 local RECORD_FORM = '^' .. string.rep('([^\n]*)\n', 10) .. '([^\n]*)$'
 
--- Returns the record's table, or nil when there is none.
+-- Returns the record's table, all values as text, or nil when there is none.
 local function parse_record(packed)
   if not packed then
     return nil
@@ -13,16 +13,15 @@ local function parse_record(packed)
     mark = string.match(packed, RECORD_FORM)
   return {
     state = state, customer = customer, fingerprint = fingerprint, lines = lines,
-    held_at = held_at, deadline = tonumber(deadline), resolved_at = resolved_at,
-    extension = tonumber(extension), order = order, seq = seq, mark = mark, packed = packed,
+    held_at = held_at, deadline = deadline, resolved_at = resolved_at,
+    extension = extension, order = order, seq = seq, mark = mark, packed = packed,
   }
 end
 
 local function pack_record(record)
   return table.concat({
     record.state, record.customer, record.fingerprint, record.lines, record.held_at,
-    whole(record.deadline), record.resolved_at, whole(record.extension), record.order, record.seq,
-    record.mark,
+    record.deadline, record.resolved_at, record.extension, record.order, record.seq, record.mark,
   }, '\n')
 end
 
@@ -30,7 +29,7 @@ end
 -- while it is held. The deadline is compared here, so a late sweeper changes nothing.
 local function finished_outcome(record, now)
   if record.state == 'held' then
-    return now >= record.deadline and 'EXPIRED' or nil
+    return now >= tonumber(record.deadline) and 'EXPIRED' or nil
   elseif record.state == 'confirmed' then
     return 'ALREADY_CONFIRMED'
   elseif record.state == 'released' then

@@ -19,9 +19,10 @@ local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT =
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
--- Lua prints numbers above 14 digits in scientific form; times and seqs must never be.
+-- Lua by itself prints numbers above 14 digits in scientific form; times and seqs must never be.
+local format = string.format
 local function whole(number)
-  return string.format('%.0f', number)
+  return format('%d', number)
 end
 
 local function redis_time_ms()

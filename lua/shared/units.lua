@@ -66,9 +66,11 @@ end
 
 local function parse_counts(packed)
   local counts = {total = 0, of = {}}
-  for sku, units in string.gmatch(packed or '', '([^;=]+)=(%d+)') do
-    counts.of[sku] = tonumber(units)
-    counts.total = counts.total + tonumber(units)
+  if packed then
+    for sku, units in string.gmatch(packed, '([^;=]+)=(%d+)') do
+      counts.of[sku] = tonumber(units)
+      counts.total = counts.total + tonumber(units)
+    end
   end
   return counts
 end
@@ -80,7 +82,9 @@ local function pack_counts(counts)
       parts[#parts + 1] = sku .. '=' .. whole(units)
     end
   end
-  table.sort(parts)
+  if #parts > 1 then
+    table.sort(parts)
+  end
   return #parts > 0 and ';' .. table.concat(parts, ';') .. ';'
 end
 
