@@ -1,0 +1,17 @@
+// Package reconciler keeps the books: it brings the events of every shard from Redis into the
+// ledger, gives back holds that are due, applies the versions of sales, and rebuilds a shard from
+// the ledger when Redis lost or forked its data. Any number of reconcilers may run on the same
+// shards, and any may die anywhere: the lock of a shard's watermark row is all that they share.
+//
+// The files, in the order of the flow:
+//
+//	options.go     what it may do and every limit, with defaults
+//	reconciler.go  Run: finds the shards, owns every goroutine
+//	worker.go      one shard: the loop, its pauses, its state and its log lines
+//	verdict.go     what Redis shows against the ledger's head: nothing, drain, create, rebuild, freeze
+//	drain.go       look, lock, append, commit, trim
+//	apply.go       versions of a sale on their way into the shard
+//	rebuild.go     close, drain the rest, fold, begin an epoch, write it, open
+//	sweep.go       gives back what is due
+//	metrics.go     what an operator sees
+package reconciler

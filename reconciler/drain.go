@@ -1,0 +1,136 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"flashgate/ledger"
+	"flashgate/sale"
+)
+
+// locked takes the lock of the watermark row and acts on the verdict. All but a drain, and a
+// drain whose head has moved meanwhile, is judged anew by a look taken under the lock.
+func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration, error) {
+	tctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+	defer cancel()
+	tx, err := w.r.ledger.Begin(tctx, w.id)
+	if err != nil {
+		return 0, step("lock", err)
+	}
+	defer tx.Rollback()
+	if head := tx.Head(); v.what != verdictDrain || !sameHead(head, w.head) {
+		w.head = head
+		if s, err = w.look(tctx, head); err != nil {
+			return 0, err
+		}
+		v = judge(s, head, w.r.opts.MaxClockStepMs)
+	}
+	switch v.what {
+	case verdictDrain:
+		return w.drain(tctx, tx, s, v)
+	case verdictRebuild:
+		if wait := w.takeover(s); wait > 0 {
+			w.become(stateRecovering, "another reconciler rebuilds")
+			return wait, nil
+		}
+		c, err := w.condemn(tctx, tx, v)
+		if err != nil {
+			return 0, err
+		}
+		cancel()
+		return 0, w.rebuild(ctx, c)
+	case verdictFreeze:
+		w.become(stateFrozen, v.reason+": "+v.detail)
+		return ms(w.r.opts.FrozenMs), nil
+	default:
+		return 0, nil // Overtaken: the next round has the new head.
+	}
+}
+
+// drain appends the next events of the chain, and trims once they are durable.
+func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (time.Duration, error) {
+	begun, events := time.Now(), v.events
+	if n := w.invalid - events[0].Seq; n > 0 && n < int64(len(events)) {
+		events = events[:n] // Up to the one that the ledger would not take.
+	}
+	if err := w.append(ctx, tx, events); err != nil {
+		return w.refused(events, err)
+	}
+	if err := tx.Alive(ctx, s.LastMs); err != nil {
+		return 0, step("note alive", err)
+	}
+	if err := w.commit(ctx, tx); err != nil {
+		return 0, err
+	}
+	w.lastEvent, w.lastAlive = begun, begun
+	w.head.AliveAtMs = max(w.head.AliveAtMs, s.LastMs)
+	if s.Open && s.Building == "" {
+		w.become(stateOpen, "")
+	}
+	w.r.m.drained.Add(float64(len(events)))
+	w.r.m.batchSeconds.Observe(time.Since(begun).Seconds())
+	if err := w.trim(ctx); err != nil {
+		return 0, err
+	}
+	if len(s.Events) == w.r.opts.BatchMax || !s.Open {
+		return 0, nil
+	}
+	return ms(w.r.opts.IdleMs), nil
+}
+
+// refused judges an error of append: an event that the books do not allow freezes the shard, once
+// those before it are in.
+func (w *worker) refused(events []sale.Event, err error) (time.Duration, error) {
+	var bad *ledger.InvalidError
+	if !errors.As(err, &bad) {
+		return 0, err
+	}
+	w.invalid = bad.Seq
+	if bad.Seq > events[0].Seq {
+		return 0, nil
+	}
+	w.become(stateFrozen, freezePoison+": "+bad.Error())
+	return ms(w.r.opts.FrozenMs), nil
+}
+
+func (w *worker) append(ctx context.Context, tx ledger.Tx, events []sale.Event) error {
+	if err := w.r.step(w.id, "append"); err != nil {
+		return step("append", err)
+	}
+	if err := tx.Append(ctx, events); err != nil {
+		// Whatever the ledger has against it, the head that it was checked with may be wrong.
+		w.known = false
+		return step("append", fmt.Errorf("%d events after %d-%d: %w", len(events), w.head.Epoch, w.head.Seq, err))
+	}
+	return nil
+}
+
+// commit makes the transaction durable. When that fails its outcome is unknown: the head is read
+// again.
+func (w *worker) commit(ctx context.Context, tx ledger.Tx) error {
+	if err := w.r.step(w.id, "commit"); err != nil {
+		return step("commit", err)
+	}
+	head := tx.Head()
+	if err := tx.Commit(ctx); err != nil {
+		w.known = false
+		return step("commit", err)
+	}
+	w.head = head
+	return nil
+}
+
+// trim drops what the ledger has from the stream and announces the watermark. A shard that is
+// missing or of another epoch is found by the next look.
+func (w *worker) trim(ctx context.Context) error {
+	if err := w.r.step(w.id, "trim"); err != nil {
+		return step("trim", err)
+	}
+	_, err := w.sh.Trim(ctx, w.head.Epoch, w.head.Seq, w.r.opts.TailEvents)
+	if err != nil {
+		return step("trim", err)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package reconciler
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flashgate/ledger"
+)
+
+type metrics struct {
+	lagEvents, lagSeconds, state, frozen *prometheus.GaugeVec
+	drained, swept, setAside             prometheus.Counter
+	rebuilds, versions, errors           *prometheus.CounterVec
+	batchSeconds, rebuildSeconds         prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	name := func(s string) string { return "flashgate_reconciler_" + s }
+	gauge := func(n, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name(n), Help: help}, labels)
+	}
+	counter := func(n, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name(n), Help: help})
+	}
+	counters := func(n, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(n), Help: help}, []string{label})
+	}
+	m := &metrics{
+		lagEvents:  gauge("lag_events", "Events of a shard that the ledger does not have yet.", "sale", "shard"),
+		lagSeconds: gauge("lag_seconds", "Age of a shard's oldest event that the ledger does not have yet.", "sale", "shard"),
+		state:      gauge("state", "1 for the state that a shard is in.", "sale", "shard", "state"),
+		frozen:     gauge("frozen", "1 while a shard waits for an operator, by reason.", "sale", "shard", "reason"),
+		drained:    counter("drained_total", "Events committed to the ledger."),
+		swept:      counter("swept_total", "Holds given back because their deadline was over."),
+		setAside:   counter("set_aside_total", "Events of lost forks that were kept for inspection."),
+		rebuilds:   counters("rebuilds_total", "Rebuilds begun, by reason.", "reason"),
+		versions:   counters("versions_total", "Versions of sales brought to a shard, by outcome.", "outcome"),
+		errors:     counters("errors_total", "Failures, by the step that failed.", "step"),
+		batchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name("batch_seconds"), Help: "Time to append and commit one batch.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		rebuildSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name("rebuild_seconds"), Help: "Time from closing a shard to opening it.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
+		}),
+	}
+	reg.MustRegister(m.lagEvents, m.lagSeconds, m.state, m.frozen, m.drained, m.swept, m.setAside,
+		m.rebuilds, m.versions, m.errors, m.batchSeconds, m.rebuildSeconds)
+	return m
+}
+
+// shardMetrics are those of one shard.
+type shardMetrics struct {
+	m                     *metrics
+	sale, number          string
+	lagEvents, lagSeconds prometheus.Gauge
+}
+
+func (m *metrics) shard(id ledger.Shard) shardMetrics {
+	n := strconv.Itoa(id.Number)
+	return shardMetrics{
+		m: m, sale: id.Sale, number: n,
+		lagEvents:  m.lagEvents.WithLabelValues(id.Sale, n),
+		lagSeconds: m.lagSeconds.WithLabelValues(id.Sale, n),
+	}
+}
+
+// observe notes how far Redis is ahead of the ledger.
+func (s shardMetrics) observe(at sight, head ledger.Head) {
+	events, seconds := 0.0, 0.0
+	if !at.Missing && at.Seq > head.Seq {
+		events = float64(at.Seq - head.Seq)
+		if len(at.events) > 0 {
+			seconds = float64(max(at.LastMs-at.events[0].AtMs, 0)) / 1000
+		}
+	}
+	s.lagEvents.Set(events)
+	s.lagSeconds.Set(seconds)
+}
+
+func (s shardMetrics) setState(state, cause string) {
+	for _, name := range states {
+		value := 0.0
+		if name == state {
+			value = 1
+		}
+		s.m.state.WithLabelValues(s.sale, s.number, name).Set(value)
+	}
+	for _, reason := range []string{freezeGap, freezePoison} {
+		value := 0.0
+		if state == stateFrozen && strings.HasPrefix(cause, reason+":") {
+			value = 1
+		}
+		s.m.frozen.WithLabelValues(s.sale, s.number, reason).Set(value)
+	}
+}

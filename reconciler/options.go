@@ -1,0 +1,99 @@
+package reconciler
+
+import "time"
+
+// Options say what a reconciler does, and bound it. Zero values take the defaults.
+type Options struct {
+	// Drain: drain, apply versions of sales, rebuild.
+	Drain bool
+	// Sweep: give back holds that are due, and note that shards are alive.
+	Sweep bool
+
+	// BatchMax bounds the events of one transaction; default 1,000.
+	BatchMax int
+	// IdleMs is the pause of a shard without work; default 20. After QuietMs without any event it
+	// is IdleMaxMs, so that many sleeping sales cost little; defaults 5,000 and 100.
+	IdleMs, QuietMs, IdleMaxMs int64
+	// TailEvents stay in the stream after the ledger has them, for a ledger that loses its own
+	// tail; default 1,000.
+	TailEvents int64
+	// ShardsMs: how often the ledger is asked for new shards; default 250, or 1,000 without Drain.
+	ShardsMs int64
+	// VersionsMs: how often the ledger is asked for pending versions; default 100.
+	VersionsMs int64
+	// AliveMs: how often an idle shard's last sign of life goes to the ledger; default 5,000.
+	AliveMs int64
+	// MaxClockStepMs: a shard last seen alive longer ago is rebuilt, so that its deadlines move.
+	// It must be that of lua.Options; default 30,000.
+	MaxClockStepMs int64
+	// RecoveryGraceMs is added to the deadlines of a rebuilt shard, and is how long it may take to
+	// open; default 30,000.
+	RecoveryGraceMs int64
+	// TakeoverMs: a rebuild by somebody else that makes no progress for so long is taken over;
+	// default 2,000.
+	TakeoverMs int64
+	// SliceRecords bounds the rows of one slice of a rebuild; default 500.
+	SliceRecords int
+	// FoldPage bounds the events read from the ledger at once; default 5,000.
+	FoldPage int
+	// RecordMs: how long the record of a finished reservation is kept; default 24 h. It must be
+	// that of lua.Options.
+	RecordMs int64
+	// StepTimeoutMs bounds one transaction with its calls to Redis; default 30,000.
+	StepTimeoutMs int64
+	// BackoffMinMs and BackoffMaxMs bound the pause after a failure; defaults 50 and 2,000.
+	BackoffMinMs, BackoffMaxMs int64
+	// FrozenMs: how often a frozen shard is looked at again; default 1,000.
+	FrozenMs int64
+	// ShutdownMs bounds what is finished after Run's context ended; default 10,000.
+	ShutdownMs int64
+	// DropMs bounds the removal of what is left of a past epoch; default 60,000.
+	DropMs int64
+
+	// SweepIntervalMs is the pause between two sweeps of a shard; default 250.
+	SweepIntervalMs int64
+	// SweepBatchMax bounds the holds of one call; default and most 256.
+	SweepBatchMax int
+	// SweepRoundMs bounds the calls of one sweep, so that confirmations have their turn; default 50.
+	SweepRoundMs int64
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.BatchMax, 1000)
+	setDefault(&o.IdleMs, 20)
+	setDefault(&o.QuietMs, 5000)
+	setDefault(&o.IdleMaxMs, 100)
+	o.IdleMaxMs = max(o.IdleMaxMs, o.IdleMs)
+	setDefault(&o.TailEvents, 1000)
+	if o.Drain {
+		setDefault(&o.ShardsMs, 250)
+	}
+	setDefault(&o.ShardsMs, 1000)
+	setDefault(&o.VersionsMs, 100)
+	setDefault(&o.AliveMs, 5000)
+	setDefault(&o.MaxClockStepMs, 30_000)
+	setDefault(&o.RecoveryGraceMs, 30_000)
+	setDefault(&o.TakeoverMs, 2000)
+	setDefault(&o.SliceRecords, 500)
+	setDefault(&o.FoldPage, 5000)
+	setDefault(&o.RecordMs, 24*60*60*1000)
+	setDefault(&o.StepTimeoutMs, 30_000)
+	setDefault(&o.BackoffMinMs, 50)
+	setDefault(&o.BackoffMaxMs, 2000)
+	setDefault(&o.FrozenMs, 1000)
+	setDefault(&o.ShutdownMs, 10_000)
+	setDefault(&o.DropMs, 60_000)
+	setDefault(&o.SweepIntervalMs, 250)
+	setDefault(&o.SweepBatchMax, 256)
+	setDefault(&o.SweepRoundMs, 50)
+	return o
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -1,0 +1,379 @@
+package reconciler
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	mathrand "math/rand/v2"
+	"strings"
+	"time"
+
+	"flashgate/ledger"
+	"flashgate/lua"
+	"flashgate/sale"
+)
+
+// eventUnreadable is what a fork's event that cannot be read is set aside as, its text in Data.
+const eventUnreadable sale.EventType = "unreadable"
+
+// maxGraceDoublings bounds how often the grace of a rebuild that took too long is doubled.
+const maxGraceDoublings = 6
+
+// recovery is what a worker remembers while its shard is not well.
+type recovery struct {
+	// books are the fold so far: it is paid for once, however often a rebuild begins anew.
+	books *sale.Books
+	// overruns counts reopenings that came too late.
+	overruns int
+	// token is of this worker's own rebuild; building is the mark of another's, first seen at
+	// since, to be taken over after patience without progress.
+	token, building string
+	since           time.Time
+	patience        time.Duration
+}
+
+// takeover says how long to leave a shard to the reconciler that is rebuilding it; 0 when there
+// is none, or when it has made no progress for long.
+func (w *worker) takeover(s sight) time.Duration {
+	r := &w.recovery
+	switch {
+	case s.Building == "" || r.token != "" && strings.HasPrefix(s.Building, r.token+":"):
+		return 0
+	case s.Building != r.building:
+		// Twice as long at most: two that wait for a third do not take over at once.
+		r.building, r.since = s.Building, time.Now()
+		r.patience = ms(w.r.opts.TakeoverMs + mathrand.Int64N(w.r.opts.TakeoverMs+1))
+	case time.Since(r.since) >= r.patience:
+		return 0
+	}
+	return ms(max(w.r.opts.TakeoverMs/10, 1))
+}
+
+// condemned is a shard that was closed by this rebuild, and drained.
+type condemned struct {
+	token, reason string
+	closed        lua.ClosedShard
+	head          ledger.Head
+	begun         time.Time
+}
+
+// condemn closes the shard with the lock held, and drains what still continues the ledger:
+// nothing is appended to it any more. It ends the transaction.
+func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemned, error) {
+	w.become(stateRecovering, v.reason+": "+v.detail)
+	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
+	c := condemned{token: newMark(), reason: v.reason, begun: time.Now()}
+	w.recovery.token = c.token
+	if err := w.r.step(w.id, "close"); err != nil {
+		return c, step("close", err)
+	}
+	var err error
+	if c.closed, err = w.sh.Close(ctx, c.token, v.reason); err != nil {
+		return c, step("close", err)
+	}
+	drained := 0
+	for {
+		s, err := w.look(ctx, tx.Head())
+		if err != nil {
+			return c, err
+		}
+		if s.Missing || s.Epoch != tx.Head().Epoch {
+			break
+		}
+		n, _ := continues(s.events, tx.Head())
+		if n == 0 {
+			break
+		}
+		if err := w.append(ctx, tx, s.events[:n]); err != nil {
+			return c, err
+		}
+		drained += n
+	}
+	if drained > 0 {
+		if err := w.commit(ctx, tx); err != nil {
+			return c, err
+		}
+		w.r.m.drained.Add(float64(drained))
+	}
+	tx.Rollback()
+	c.head = w.head
+	return c, nil
+}
+
+// rebuild makes the next life of a condemned shard from the ledger. Killed anywhere it leaves a
+// shard that is closed, and the next reconciler begins again with a token and an epoch of its own.
+func (w *worker) rebuild(ctx context.Context, c condemned) error {
+	if err := w.fold(ctx, c.head); err != nil {
+		return err
+	}
+	fork, err := w.forkStart(ctx, c)
+	if err != nil {
+		return err
+	}
+	grace := w.r.opts.RecoveryGraceMs << min(w.recovery.overruns, maxGraceDoublings)
+	rebuilt, err := w.beginEpoch(ctx, c, fork, grace)
+	if err != nil {
+		return err
+	}
+	if err := w.write(ctx, c, rebuilt, grace); err != nil {
+		return err
+	}
+	w.r.m.rebuildSeconds.Observe(time.Since(c.begun).Seconds())
+	w.log.Warn("shard is rebuilt", "reason", c.reason, "from_epoch", c.closed.Head.Epoch,
+		"epoch", rebuilt.Epoch, "seq", rebuilt.Seq, "took", time.Since(c.begun))
+	w.r.dropLater(w.sh, c.closed.Head.Epoch, rebuilt.Epoch)
+	if err := w.trim(ctx); err != nil {
+		return err
+	}
+	w.become(stateOpen, "")
+	return nil
+}
+
+// fold brings the books up to the head, without the lock.
+func (w *worker) fold(ctx context.Context, head ledger.Head) error {
+	r := &w.recovery
+	if r.books == nil {
+		r.books = sale.NewBooks(w.id.Sale, w.id.Number)
+	}
+	for r.books.Seq < head.Seq {
+		if err := w.r.step(w.id, "fold"); err != nil {
+			return step("fold", err)
+		}
+		page, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+		entries, err := w.r.ledger.Events(page, w.id, r.books.Seq, w.r.opts.FoldPage)
+		cancel()
+		if err == nil && len(entries) == 0 {
+			err = fmt.Errorf("the ledger's head is %d, its last event %d", head.Seq, r.books.Seq)
+		}
+		for i := range entries {
+			if err == nil {
+				err = r.books.Apply(&entries[i].Event)
+			}
+		}
+		if err != nil {
+			r.books = nil
+			return step("fold", err)
+		}
+	}
+	return nil
+}
+
+// forkStart finds the first event of the closed shard's stream that is not in the ledger, 0 when
+// there is none. Marks are random and each event names the one before it, so none after it is.
+func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+	defer cancel()
+	for epoch, after := c.closed.Head.Epoch, int64(0); epoch > 0; {
+		l, err := w.sh.Look(ctx, epoch, after, w.r.opts.BatchMax)
+		if err != nil {
+			return 0, step("look for a fork", err)
+		}
+		if len(l.Events) == 0 {
+			break
+		}
+		seqs := make([]int64, len(l.Events))
+		for i, e := range l.Events {
+			seqs[i] = e.Seq
+		}
+		marks, err := w.r.ledger.Marks(ctx, w.id, seqs)
+		if err != nil {
+			return 0, step("read marks", err)
+		}
+		for _, e := range l.Events {
+			mark, _, _ := strings.Cut(e.Packed, "\n")
+			if known, ok := marks[e.Seq]; !ok || known != mark {
+				return e.Seq, nil
+			}
+		}
+		after = seqs[len(seqs)-1]
+	}
+	return 0, nil
+}
+
+// beginEpoch commits the rebuilt event, if the ledger's head is still the one that was folded and
+// the shard still closed by this rebuild. No other call to the ledger is made while the lock is
+// held: it could wait for a connection that others in the same place hold.
+func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64) (*sale.Event, error) {
+	if err := w.r.step(w.id, "begin epoch"); err != nil {
+		return nil, step("begin epoch", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+	defer cancel()
+	tx, err := w.r.ledger.Begin(ctx, w.id)
+	if err != nil {
+		return nil, step("lock", err)
+	}
+	defer tx.Rollback()
+	b, head := w.recovery.books, tx.Head()
+	if !sameHead(head, c.head) || b.Epoch != head.Epoch || b.Seq != head.Seq || b.Mark != head.Mark {
+		w.head = head
+		return nil, errAgain
+	}
+	s, err := w.look(ctx, head)
+	if err != nil {
+		return nil, err
+	}
+	if s.Building != c.token+":0" || judge(s, head, w.r.opts.MaxClockStepMs).what != verdictRebuild {
+		return nil, errAgain
+	}
+	if fork > 0 {
+		if err := w.setAside(ctx, tx, c, fork); err != nil {
+			return nil, err
+		}
+	}
+	e, err := w.rebuiltEvent(c, head, s.NowMs, grace)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.append(ctx, tx, []sale.Event{*e}); err != nil {
+		return nil, err
+	}
+	if err := w.commit(ctx, tx); err != nil {
+		return nil, err
+	}
+	if err := b.Apply(e); err != nil {
+		w.recovery.books = nil
+		return nil, step("fold", err)
+	}
+	return e, nil
+}
+
+// rebuiltEvent moves every live deadline by the time since the shard was last alive, and the
+// grace: later than promised is safe, earlier is not.
+func (w *worker) rebuiltEvent(c condemned, head ledger.Head, nowMs, grace int64) (*sale.Event, error) {
+	alive := max(head.AliveAtMs, w.recovery.books.AtMs, c.closed.LastMs)
+	data, err := json.Marshal(sale.RebuiltData{ShiftMs: max(0, nowMs-alive) + grace, Reason: c.reason})
+	if err != nil {
+		return nil, step("begin epoch", err)
+	}
+	return &sale.Event{
+		Epoch: head.Epoch + 1, Seq: head.Seq + 1, Mark: newMark(), Prev: head.Mark, AtMs: nowMs,
+		Type: sale.EventRebuilt, Sale: w.id.Sale, Shard: w.id.Number, Actor: "reconciler",
+		Data: string(data),
+	}, nil
+}
+
+// setAside keeps the events of a lost fork for inspection, whole.
+func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from int64) error {
+	total := 0
+	for after := from - 1; ; {
+		l, err := w.sh.Look(ctx, c.closed.Head.Epoch, after, w.r.opts.BatchMax)
+		if err != nil {
+			return step("look for a fork", err)
+		}
+		if len(l.Events) == 0 {
+			break
+		}
+		events := make([]sale.Event, len(l.Events))
+		for i, raw := range l.Events {
+			if events[i], err = raw.Parse(w.id.Sale, w.id.Number); err != nil {
+				events[i] = sale.Event{
+					Epoch: raw.Epoch, Seq: raw.Seq, Sale: w.id.Sale, Shard: w.id.Number,
+					Type: eventUnreadable, Data: raw.Packed,
+				}
+			}
+		}
+		if err := tx.SetAside(ctx, events, c.reason); err != nil {
+			return step("set aside", err)
+		}
+		total += len(events)
+		after = l.Events[len(l.Events)-1].Seq
+	}
+	w.r.m.setAside.Add(float64(total))
+	w.log.Warn("events of a lost fork are set aside", "epoch", c.closed.Head.Epoch, "from_seq", from,
+		"events", total)
+	return nil
+}
+
+// write puts the books into Redis under the new epoch, slice by slice, and opens the shard.
+func (w *worker) write(ctx context.Context, c condemned, rebuilt *sale.Event, grace int64) error {
+	ctx, cancel := context.WithTimeout(ctx, ms(grace))
+	defer cancel()
+	begun, b := time.Now(), w.recovery.books
+	b.Forget(rebuilt.AtMs - w.r.opts.RecordMs)
+	slices := lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)
+	for i, part := range slices {
+		if err := w.r.step(w.id, "build"); err != nil {
+			return step("build", err)
+		}
+		done, err := w.sh.Build(ctx, b.Epoch, c.token, i+1, part)
+		if err := w.superseded("build", done, err, begun, grace); err != nil {
+			return err
+		}
+	}
+	if err := w.r.step(w.id, "flip"); err != nil {
+		return step("flip", err)
+	}
+	done, err := w.sh.Flip(ctx, b, c.token, len(slices), rebuilt.AtMs+grace)
+	return w.superseded("flip", done, err, begun, grace)
+}
+
+// superseded reads the answer of build and flip. One that came too late commits another epoch,
+// which gets twice the time.
+func (w *worker) superseded(name string, done sale.Outcome, err error, begun time.Time, grace int64) error {
+	late := time.Since(begun) >= ms(grace)
+	if late && (err != nil || done != sale.Done) {
+		w.recovery.overruns++
+		w.log.Error("the rebuild took longer than its grace, and begins again", "grace_ms", grace)
+	}
+	if err != nil {
+		return step(name, err)
+	}
+	if done != sale.Done {
+		return errAgain
+	}
+	return nil
+}
+
+// newMark is a random mark, or the token of a rebuild: 16 hexadecimal characters.
+func newMark() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // It never fails: see its documentation.
+	return hex.EncodeToString(b[:])
+}
+
+// dropRange is what is left of past epochs.
+type dropRange struct {
+	sh       shard
+	from, to int64 // to is not included
+}
+
+// maxDropEpochs bounds the epochs that one rebuild cleans up after, maxDrops the rebuilds waiting.
+const (
+	maxDropEpochs = 8
+	maxDrops      = 256
+)
+
+// dropLater asks for the past epochs to be removed. When too much is asked for they stay: they
+// are dead, and cost memory only.
+func (r *Reconciler) dropLater(sh shard, from, to int64) {
+	if from <= 0 {
+		return
+	}
+	select {
+	case r.drops <- dropRange{sh, max(from, to-maxDropEpochs), to}:
+	default:
+	}
+}
+
+// dropPast removes past epochs, one after the other, until ctx ends.
+func (r *Reconciler) dropPast(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-r.drops:
+			for epoch := d.from; epoch < d.to; epoch++ {
+				c, cancel := context.WithTimeout(ctx, ms(r.opts.DropMs))
+				err := d.sh.DropEpoch(c, epoch)
+				cancel()
+				if err != nil && ctx.Err() == nil {
+					r.m.errors.WithLabelValues("drop epoch").Inc()
+					r.log.Warn("what is left of a past epoch stays", "error", err)
+				}
+			}
+		}
+	}
+}

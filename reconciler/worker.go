@@ -1,0 +1,252 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"flashgate/ledger"
+	"flashgate/lua"
+	"flashgate/sale"
+)
+
+// The states of a shard, for metrics and logs.
+const (
+	stateStarting   = "starting"   // not yet looked at
+	stateOpen       = "open"       // drained, or draining
+	stateWaiting    = "waiting"    // not created yet
+	stateRecovering = "recovering" // being rebuilt
+	stateFrozen     = "frozen"     // an operator decides
+	stateFailing    = "failing"    // Redis or ledger do not answer as they should
+)
+
+var states = []string{stateStarting, stateOpen, stateWaiting, stateRecovering, stateFrozen, stateFailing}
+
+// errAgain ends a round that was overtaken: another look decides.
+var errAgain = errors.New("overtaken")
+
+// worker drains one shard. Only its own goroutine touches it, but for versions and wake.
+type worker struct {
+	r   *Reconciler
+	id  ledger.Shard
+	sh  shard
+	log *slog.Logger
+	m   shardMetrics
+
+	// versions: the ledger has pending ones of the sale. wake ends a pause.
+	versions atomic.Bool
+	wake     chan struct{}
+
+	// head is the ledger's as last known; known is false when it has to be asked for.
+	head  ledger.Head
+	known bool
+	// invalid is the seq of an event that the ledger would not take; 0 without one.
+	invalid int64
+
+	state, cause string
+	failures     int
+	lastEvent    time.Time // when the shard last had an event
+	lastAlive    time.Time // when a sign of life last went to the ledger
+	applyAfter   time.Time // when a version may be tried again
+	applyFailing bool
+	recovery     recovery
+}
+
+func newWorker(r *Reconciler, id ledger.Shard) *worker {
+	w := &worker{
+		r: r, id: id, sh: r.open(id), m: r.m.shard(id), wake: make(chan struct{}, 1),
+		log: r.log.With("sale", id.Sale, "shard", id.Number), lastEvent: time.Now(),
+	}
+	w.become(stateStarting, "")
+	return w
+}
+
+// run loops until ctx ends. What a round has begun goes on with work.
+func (w *worker) run(ctx, work context.Context) {
+	for ctx.Err() == nil {
+		pause, err := w.round(work)
+		if err != nil {
+			pause = w.failed(err)
+		} else {
+			w.failures = 0
+		}
+		if pause > 0 && !sleep(ctx, pause, w.wake) {
+			return
+		}
+	}
+}
+
+// round looks once and does what has to be done, and says how long to pause after it.
+func (w *worker) round(ctx context.Context) (time.Duration, error) {
+	if err := w.learnHead(ctx); err != nil {
+		return 0, err
+	}
+	s, err := w.look(ctx, w.head)
+	if err != nil {
+		return 0, err
+	}
+	v := judge(s, w.head, w.r.opts.MaxClockStepMs)
+	w.m.observe(s, w.head)
+	switch v.what {
+	case verdictNothing:
+		return w.idle(ctx, s)
+	case verdictCreate:
+		return w.create(ctx)
+	default:
+		return w.locked(ctx, s, v)
+	}
+}
+
+func (w *worker) learnHead(ctx context.Context) error {
+	if w.known {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+	defer cancel()
+	head, err := w.r.ledger.Head(ctx, w.id)
+	if err != nil {
+		return step("read head", err)
+	}
+	w.head, w.known = head, true
+	return nil
+}
+
+// look sees Redis after a head.
+func (w *worker) look(ctx context.Context, head ledger.Head) (sight, error) {
+	var s sight
+	var err error
+	for epoch := head.Epoch; ; epoch = s.Epoch {
+		if s.Look, err = w.sh.Look(ctx, epoch, head.Seq, w.r.opts.BatchMax); err != nil {
+			return s, step("look", err)
+		}
+		// An empty ledger takes a chain from its beginning, in whatever epoch it is.
+		if s.Missing || head.Seq > 0 || s.Epoch <= max(epoch, 1) {
+			break
+		}
+	}
+	s.events, s.poison = read(w.id, s.Events)
+	return s, nil
+}
+
+// read parses events up to the first that it cannot.
+func read(id ledger.Shard, raw []lua.RawEvent) ([]sale.Event, error) {
+	events := make([]sale.Event, 0, len(raw))
+	for _, e := range raw {
+		event, err := e.Parse(id.Sale, id.Number)
+		if err != nil {
+			return events, err
+		}
+		events = append(events, event)
+	}
+	return events, nil
+}
+
+// idle is what is left to do in a shard that is drained and open.
+func (w *worker) idle(ctx context.Context, s sight) (time.Duration, error) {
+	w.become(stateOpen, "")
+	w.recovery = recovery{}
+	if s.Watermark < w.head.Seq {
+		// The trim after a commit, or its announcement, was lost.
+		if err := w.trim(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if w.versions.Load() && time.Now().After(w.applyAfter) {
+		w.apply(ctx, s)
+		return 0, nil
+	}
+	if time.Since(w.lastAlive) >= ms(w.r.opts.AliveMs) && s.LastMs > w.head.AliveAtMs {
+		if err := w.noteAlive(ctx, s); err != nil {
+			return 0, err
+		}
+	}
+	if time.Since(w.lastEvent) >= ms(w.r.opts.QuietMs) {
+		return ms(w.r.opts.IdleMaxMs), nil
+	}
+	return ms(w.r.opts.IdleMs), nil
+}
+
+// noteAlive brings the shard's last sign of life to the ledger.
+func (w *worker) noteAlive(ctx context.Context, s sight) error {
+	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
+	defer cancel()
+	tx, err := w.r.ledger.Begin(ctx, w.id)
+	if err != nil {
+		return step("lock", err)
+	}
+	defer tx.Rollback()
+	w.lastAlive = time.Now()
+	if head := tx.Head(); !sameHead(head, w.head) {
+		w.head = head
+		return nil
+	}
+	if err := tx.Alive(ctx, s.LastMs); err != nil {
+		return step("note alive", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		w.known = false
+		return step("commit", err)
+	}
+	w.head.AliveAtMs = s.LastMs
+	return nil
+}
+
+// become moves the shard to a state and says so, once.
+func (w *worker) become(state, cause string) {
+	if state == w.state && cause == w.cause {
+		return
+	}
+	level, was := slog.LevelInfo, w.state
+	switch {
+	case state == stateFailing || state == stateFrozen:
+		level = slog.LevelError
+	case state == stateRecovering:
+		level = slog.LevelWarn
+	case was == stateStarting || was == "":
+		level = slog.LevelDebug
+	}
+	w.log.Log(context.Background(), level, "shard is "+state, "cause", cause, "was", was)
+	w.state, w.cause = state, cause
+	w.m.setState(state, cause)
+}
+
+// stepError says at which step a round failed.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
+func step(name string, err error) error { return &stepError{step: name, err: err} }
+
+// failed notes that a round failed and says how long to pause. It is logged in full when the
+// failure is at another step than before, not at every try.
+func (w *worker) failed(err error) time.Duration {
+	w.failures++
+	if errors.Is(err, errAgain) {
+		return w.backoff(w.r.opts.BackoffMinMs)
+	}
+	cause := "round"
+	var at *stepError
+	if errors.As(err, &at) {
+		cause = at.step
+	}
+	w.r.m.errors.WithLabelValues(cause).Inc()
+	if w.state != stateFailing || w.cause != cause {
+		w.log.Error("reconciler failed, and tries again", "step", cause, "error", err)
+	}
+	w.become(stateFailing, cause)
+	return w.backoff(w.r.opts.BackoffMaxMs)
+}
+
+// backoff doubles with every failure in a row up to maxMs; half of it is random, so that two
+// reconcilers do not stay in step.
+func (w *worker) backoff(maxMs int64) time.Duration {
+	d := min(w.r.opts.BackoffMinMs<<min(w.failures-1, 16), maxMs)
+	return ms(d/2 + rand.Int64N(d/2+1) + 1)
+}
