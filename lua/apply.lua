@@ -32,7 +32,8 @@ local base, version, locked, actor, data = ARGV[5], ARGV[6], ARGV[15] == '1', AR
 local FIRST, STRIDE, CHUNK = 18, 4, 500
 
 local shard, closed = open_shard()
-if base == '' and not shard and closed[1] == 'MISSING' then
+-- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
+if base == '' and not shard and closed[2] == '0' then
   shard = {epoch = EPOCH, seq = 0, mark = '', now = redis_time_ms(), appended = 0, fresh = true}
 elseif not shard then
   return closed
@@ -88,6 +89,7 @@ for _, sku in ipairs(removed) do
 end
 if shard.fresh then
   redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
+  redis.call('HDEL', SALE, 'building', 'door_reason')
 end
 redis.call('HSET', SALE, 'version', version, 'state', ARGV[7], 'opens_ms', ARGV[8],
   'closes_ms', ARGV[9], 'hold_ms', ARGV[10], 'max_extensions', ARGV[11], 'cap_customer', ARGV[12],
