@@ -3,6 +3,7 @@ package gateway
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +20,7 @@ type metrics struct {
 
 	batchSize  prometheus.Histogram
 	queueWait  prometheus.Histogram
-	queued     prometheus.Gauge
+	queued     atomic.Pointer[func() int]
 	lanes      prometheus.Gauge
 	refused    *prometheus.CounterVec
 	again      *prometheus.CounterVec
@@ -63,7 +64,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 	one := func(h *prometheus.HistogramVec) prometheus.Histogram {
 		return h.WithLabelValues().(prometheus.Histogram)
 	}
-	return &metrics{
+	m := &metrics{
 		outcomes: newCounters(counter("outcomes_total",
 			"What Redis said to requests, by verb.", "verb", "outcome")),
 		requests: newCounters(counter("http_requests_total",
@@ -74,8 +75,6 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"Reserves of one script call.", []float64{1, 2, 4, 8, 16, 32, 64, 128, 256})),
 		queueWait: one(histogram("reserve_queue_wait_seconds",
 			"Time that the first reserve of a batch waited before it was sent.", milliseconds)),
-		queued: gauge("reserve_queue_requests",
-			"Reserves that wait to be sent.").WithLabelValues(),
 		lanes: gauge("reserve_lanes",
 			"Shards with a queue.").WithLabelValues(),
 		refused: counter("reserve_overloaded_total",
@@ -102,7 +101,19 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		streams: gauge("stream_connections",
 			"Open Server-Sent Event streams.").WithLabelValues(),
 	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flashgate_reserve_queue_requests", Help: "Reserves that wait to be sent.",
+	}, func() float64 {
+		if length := m.queued.Load(); length != nil {
+			return float64((*length)())
+		}
+		return 0
+	}))
+	return m
 }
+
+// watchQueue shows a length that is counted when somebody looks, which costs a reserve nothing.
+func (m *metrics) watchQueue(length func() int) { m.queued.Store(&length) }
 
 // outcome counts what Redis said to one request of a verb: reserve, confirm, ...
 func (m *metrics) outcome(verb string, o sale.Outcome) { m.outcomes.get(verb, string(o)).Inc() }

@@ -27,7 +27,8 @@ type Options struct {
 	LanesMax int
 	// LaneIdle ends the goroutine of a shard without reserves; default 1 min.
 	LaneIdle time.Duration
-	// AgainRounds is how often a reserve is asked again after due holds were given back; default 4.
+	// AgainRounds is how often a reserve is asked again after due holds were given back; default 8.
+	// When holds fall due all the time, one round may well find the next one due.
 	AgainRounds int
 	// AgainWait bounds one round of giving due holds back; default 2 s.
 	AgainWait time.Duration
@@ -107,7 +108,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	for field, value := range map[*int]int{
-		&o.QueueMax: 4096, &o.BatchMax: 128, &o.LanesMax: 1024, &o.AgainRounds: 4,
+		&o.QueueMax: 4096, &o.BatchMax: 128, &o.LanesMax: 1024, &o.AgainRounds: 8,
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
