@@ -102,7 +102,8 @@ func (b *Books) applySale(e *Event) error {
 			}
 		}
 		for _, l := range item.Levels {
-			if err := b.move(Place{item.Item.SKU, l.Location}, Level{OnHand: l.OnHand, Safety: l.Safety}, true); err != nil {
+			delta := Level{OnHand: l.OnHand, Safety: l.Safety}
+			if err := b.move(Place{item.Item.SKU, l.Location}, delta, true); err != nil {
 				return err
 			}
 		}
