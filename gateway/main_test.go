@@ -1,0 +1,19 @@
+package gateway
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Every goroutine has an owner that ends it. What the libraries keep for as long as the process
+// lives is named here.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// redistest keeps one server for all tests; this is the goroutine that waits for its end.
+		goleak.IgnoreAnyFunction("flashgate/internal/redistest.launch.func1"),
+		// fasthttp's clock and worker pool.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+	)
+}
