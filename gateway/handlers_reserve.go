@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"flashgate/lua"
+	"flashgate/sale"
+)
+
+// reserve is the hot path: one pass over the body, one place in a batch, an answer written by hand.
+func (g *Gateway) reserve(r *request) error {
+	var body ReserveRequest
+	if err := r.decodeReserve(g, &body); err != nil {
+		return err
+	}
+	if _, err := g.sale(body.Sale); err != nil {
+		return err
+	}
+	lines := sale.NormalizeLines(body.asked())
+	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
+		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
+		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
+	})
+	if err != nil {
+		return err
+	}
+	switch a.Outcome {
+	case sale.Held:
+	case sale.Replay:
+		r.replayed()
+	default:
+		return refusal(&a)
+	}
+	r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
+	b := make([]byte, 0, 320+80*len(a.Reservation.Lines))
+	return r.raw(fasthttp.StatusCreated, appendReservation(b, body.Sale, &a.Reservation, a.Head.NowMs, nil))
+}
+
+var headerLocation = []byte(fasthttp.HeaderLocation)
+
+// reservationPath needs no escaping: the grammar of both ids has nothing to escape.
+func reservationPath(saleID, id string) []byte {
+	b := make([]byte, 0, 32+len(saleID)+len(id))
+	b = append(b, "/v1/reservations/"...)
+	b = append(b, id...)
+	b = append(b, "?sale="...)
+	return append(b, saleID...)
+}
+
+// decodeReserve reads the body, and the reservation id from the header where the body has none.
+func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
+	b, err := r.body(g.opts.BodyMax)
+	if err != nil {
+		return err
+	}
+	key := idempotencyKey(r.header("Idempotency-Key"))
+	if !decodeFast(b, body, key) {
+		*body = ReserveRequest{}
+		if p := decodeStrict(b, body, key); p != nil {
+			return p
+		}
+	}
+	if body.ReservationID == "" {
+		body.ReservationID = key
+	}
+	return nil
+}
+
+// idempotencyKey is the header without the quotes that a structured field has.
+func idempotencyKey(header string) string {
+	if inner, ok := strings.CutPrefix(header, `"`); ok && strings.HasSuffix(inner, `"`) {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	return header
+}

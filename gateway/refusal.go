@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"fmt"
+
+	"flashgate/lua"
+	"flashgate/sale"
+)
+
+// ShortLine is a line of which fewer units are available than were asked for.
+type ShortLine struct {
+	SKU       string `json:"sku"`
+	Location  string `json:"location,omitempty"`
+	Requested int64  `json:"requested"`
+	Available int64  `json:"available"`
+}
+
+// refusal turns an outcome that is no success into its problem, with the members of its code.
+func refusal(a *lua.Answer) *problem {
+	p := &problem{code: outcomes[a.Outcome].code}
+	switch a.Outcome {
+	case sale.Insufficient:
+		p.detail = "Not enough units are available; nothing was taken."
+		short := make([]ShortLine, len(a.Shortages))
+		for i, s := range a.Shortages {
+			short[i] = ShortLine{s.Line.SKU, s.Line.Location, s.Line.Qty, s.Available}
+		}
+		return p.member("lines", short).member("waitlist", false)
+	case sale.CapExceeded:
+		c := &a.Cap
+		p.detail = fmt.Sprintf("The cap is %d units, %d are in use and %d were asked for.", c.Cap, c.InUse, c.Requested)
+		p.member("scope", c.Scope)
+		if c.SKU != "" {
+			p.member("sku", c.SKU)
+		}
+		return p.member("cap", c.Cap).member("in_use", c.InUse).member("requested", c.Requested)
+	case sale.NotOpen:
+		p.detail = "The sale has not opened yet."
+		if a.OpensAtMs > 0 {
+			p.detail = "The sale opens at " + timeText(a.OpensAtMs) + "."
+			p.retryMs = max(a.OpensAtMs-a.Head.NowMs, 1)
+			return p.member("opens_at", timeText(a.OpensAtMs))
+		}
+	case sale.SalePaused:
+		p.detail, p.retryMs = "The sale is paused.", retryPausedMs
+	case sale.Ended:
+		p.detail = "The sale has ended."
+	case sale.UnknownSKU:
+		p.detail = fmt.Sprintf("The sale has no SKU %s.", a.Place.SKU)
+	case sale.UnknownLocation:
+		p.detail = fmt.Sprintf("The sale has no location %s for SKU %s.", a.Place.Location, a.Place.SKU)
+	case sale.UnknownReservation:
+		p.detail = "The sale has no such reservation."
+	case sale.Expired:
+		p.detail = "The hold ended at " + timeText(a.Reservation.DeadlineMs) + "."
+	case sale.AlreadyConfirmed:
+		p.detail = "The reservation is confirmed, for order " + printable(a.Reservation.OrderID) + "."
+	case sale.AlreadyReleased, sale.AlreadyCancelled:
+		p.detail = fmt.Sprintf("The reservation was %s at %s.", a.Reservation.State, timeText(a.Reservation.ResolvedAtMs))
+	case sale.NotConfirmed:
+		p.detail = fmt.Sprintf("The reservation is %s.", a.Reservation.State)
+	case sale.KeepInvalid:
+		return invalid(sale.FieldError{Pointer: "/keep", Detail: "names more than the reservation holds"})
+	case sale.ExtensionLimit:
+		p.detail = fmt.Sprintf("The hold was extended %d times; the sale allows no more.", a.Reservation.Extension)
+	case sale.ExtensionGap:
+		return invalid(sale.FieldError{
+			Pointer: "/extension", Detail: fmt.Sprintf("must be %d, the next one", a.Reservation.Extension+1),
+		})
+	case sale.IDReused:
+		p.detail = "This reservation id was used for another request."
+	case sale.Again, sale.Overloaded:
+		return overloaded("The sale takes more than can be written down; try again.")
+	default:
+		return recovering()
+	}
+	return p
+}

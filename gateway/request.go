@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+
+	"flashgate/ledger"
+	"flashgate/sale"
+)
+
+// request is one call on its way through a handler. What comes out of its methods is copied, and
+// may outlive it.
+type request struct {
+	c     *fiber.Ctx
+	ctx   *fasthttp.RequestCtx
+	route *route
+	id    string
+	who   identity
+}
+
+var requestPool = sync.Pool{New: func() any { return new(request) }}
+
+// decode reads the body into v, or says all that is wrong with it.
+func (r *request) decode(g *Gateway, v body) error {
+	b, err := r.body(g.opts.BodyMax)
+	if err != nil {
+		return err
+	}
+	if p := decodeStrict(b, v, ""); p != nil {
+		return p
+	}
+	return nil
+}
+
+// body is the JSON body, which ends with the request.
+func (r *request) body(most int) ([]byte, error) {
+	if !isJSON(string(r.ctx.Request.Header.ContentType())) {
+		return nil, refuse(codeUnsupportedMediaType, "Content-Type must be application/json.")
+	}
+	if len(r.ctx.Request.Header.ContentEncoding()) > 0 {
+		return nil, refuse(codeUnsupportedMediaType, "The body must not be encoded.")
+	}
+	b := r.ctx.Request.Body()
+	if len(b) > most {
+		return nil, refuse(codeBodyTooLarge, "The body may have %d bytes.", most)
+	}
+	return b, nil
+}
+
+// param is a parameter of the path, decoded; what cannot be decoded is "", which no id is.
+func (r *request) param(name string) string {
+	s, err := url.PathUnescape(r.c.Params(name))
+	if err != nil {
+		return ""
+	}
+	return strings.Clone(s)
+}
+
+// query reads the parameters of the route, each at most once; others are an error, so that a typo
+// never passes silently.
+func (r *request) query() (map[string]string, error) {
+	var f fields
+	values := map[string]string{}
+	args := r.ctx.QueryArgs()
+	args.VisitAll(func(k, v []byte) {
+		name := string(k)
+		_, twice := values[name]
+		switch at := slices.IndexFunc(r.route.query, func(q param) bool { return q.name == name }); {
+		case at < 0:
+			f.wrong("/"+name, "is not a parameter here")
+		case twice:
+			f.wrong("/"+name, "is there twice")
+		default:
+			values[name] = string(v)
+			if wrong := r.route.query[at].check(values[name]); wrong != "" {
+				f.wrong("/"+name, "%s", wrong)
+			}
+		}
+	})
+	for _, q := range r.route.query {
+		if _, given := values[q.name]; q.required && !given {
+			f.wrong("/"+q.name, "is required")
+		}
+	}
+	if len(f.errs) > 0 {
+		return nil, invalid(f.errs...)
+	}
+	return values, nil
+}
+
+func (r *request) header(name string) string { return string(r.ctx.Request.Header.Peek(name)) }
+
+func (r *request) setHeader(name, value string) { r.ctx.Response.Header.Set(name, value) }
+
+// replayed marks an answer to a call that had its effect before.
+func (r *request) replayed() { r.setHeader("Idempotent-Replayed", "true") }
+
+// json answers with v. b takes over its bytes.
+func (r *request) json(status int, v any) error {
+	b, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return r.raw(status, b)
+}
+
+// raw answers with JSON text, which must not be changed any more.
+func (r *request) raw(status int, b []byte) error {
+	r.ctx.SetStatusCode(status)
+	r.ctx.Response.Header.SetContentType("application/json")
+	r.ctx.Response.SetBodyRaw(b)
+	return nil
+}
+
+// admit finds out who asks, and whether the route is for them.
+func (g *Gateway) admit(r *request) error {
+	if len(r.route.roles) == 0 {
+		return nil
+	}
+	scheme, token, _ := strings.Cut(r.header(fiber.HeaderAuthorization), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return refuse(codeUnauthenticated, "Send Authorization: Bearer <API key>.")
+	}
+	who, err := g.keys.find(g.base, strings.TrimLeft(token, " "))
+	if err != nil {
+		return err
+	}
+	if who.Role != roleAll && !slices.Contains(r.route.roles, who.Role) {
+		return refuse(codeForbidden, "This needs one of the roles %s; the key's is %s.",
+			strings.Join(r.route.roles, ", "), who.Role)
+	}
+	r.who = who
+	return nil
+}
+
+// sale finds a sale in the catalog.
+func (g *Gateway) sale(id string) (sale.Version, error) {
+	v, err := g.catalog.sale(g.base, id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return v, refuse(codeUnknownSale, "There is no sale %s.", printable(id))
+	}
+	return v, err
+}
+
+// fromLedger bounds one call of the ledger, and makes its failure one of a part that is away.
+func (g *Gateway) fromLedger(call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(g.base, g.opts.LedgerTimeout)
+	defer cancel()
+	err := call(ctx)
+	if err == nil || errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrVersionMismatch) {
+		return err
+	}
+	return errors.Join(errUnavailable, err)
+}
+
+// randomText is 65 random bits.
+func randomText() string { return rand.Text()[:13] }

@@ -1,0 +1,376 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"flashgate/ledger"
+	"flashgate/lua"
+)
+
+// Deps are what a gateway works with. Store and Ledger are the caller's to close, after Run.
+type Deps struct {
+	Store  *lua.Store
+	Ledger ledger.Ledger
+	// Log nil discards.
+	Log *slog.Logger
+	// Registry nil keeps the metrics to this gateway; /metrics shows them all the same.
+	Registry *prometheus.Registry
+	Options  Options
+}
+
+// Gateway is the door. Make it with New and serve with Run, once.
+type Gateway struct {
+	store  *lua.Store
+	ledger ledger.Ledger
+	log    *slog.Logger
+	opts   Options
+
+	metrics    *metrics
+	keys       *keyring
+	catalog    *catalog
+	reserver   *reserver
+	resolver   *resolver
+	durability *durability
+	streams    *streams
+	health     health
+
+	server    *fasthttp.Server
+	app       fasthttp.RequestHandler
+	pages     pages
+	requestID requestIDs
+	// base is the context of every request. It ends after the last of them.
+	base context.Context
+	end  context.CancelFunc
+}
+
+// New wires a gateway together. It contacts nobody.
+func New(d Deps) (*Gateway, error) {
+	if d.Store == nil || d.Ledger == nil {
+		return nil, errors.New("gateway: needs a store and a ledger")
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Registry == nil {
+		d.Registry = prometheus.NewRegistry()
+	}
+	o := d.Options.withDefaults()
+	m := newMetrics(d.Registry)
+	g := &Gateway{
+		store: d.Store, ledger: d.Ledger, log: d.Log, opts: o, metrics: m,
+		keys:       newKeyring(d.Ledger, o),
+		catalog:    newCatalog(d.Ledger, o),
+		reserver:   newReserver(d.Store, o, m),
+		resolver:   newResolver(d.Store, o, m),
+		durability: newDurability(d.Ledger, d.Store, o, m),
+		requestID:  newRequestIDs(),
+	}
+	g.base, g.end = context.WithCancel(context.Background())
+	g.streams = newStreams(g)
+	var err error
+	if g.pages, err = newPages(d.Registry, o.Version); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g.app = g.router()
+	g.server = &fasthttp.Server{
+		Handler:               g.serve,
+		ErrorHandler:          g.unreadable,
+		HeaderReceived:        g.bodyLimit,
+		ReadTimeout:           o.ReadTimeout,
+		WriteTimeout:          o.WriteTimeout,
+		IdleTimeout:           o.IdleTimeout,
+		ReadBufferSize:        o.HeaderMax,
+		MaxRequestBodySize:    o.BodyMax,
+		Concurrency:           o.ConcurrencyMax,
+		NoDefaultServerHeader: true,
+		NoDefaultContentType:  true,
+		CloseOnShutdown:       true,
+		Logger:                quiet{},
+		// A form is no body that any route takes.
+		DisablePreParseMultipartForm: true,
+	}
+	return g, nil
+}
+
+// quiet drops what fasthttp says of clients that hang up; refused requests are in the metrics.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// router registers every route of the table, and for each path what to say to other methods.
+func (g *Gateway) router() fasthttp.RequestHandler {
+	app := fiber.New(fiber.Config{
+		CaseSensitive: true, StrictRouting: true, DisableStartupMessage: true,
+		DisableDefaultContentType: true, DisableDefaultDate: true,
+		ErrorHandler: func(c *fiber.Ctx, _ error) error {
+			refuse(codeNotFound, "There is nothing at this path.").write(c.Context(), requestIDOf(c.Context()))
+			g.metrics.request("none", fiber.StatusNotFound, 0)
+			return nil
+		},
+	})
+	paths := []string{}
+	allowed := map[string]string{}
+	for i := range routes {
+		r := &routes[i]
+		app.Add(r.method, r.pattern(), g.handler(r))
+		if allowed[r.path] == "" {
+			paths = append(paths, r.path)
+			allowed[r.path] = "OPTIONS"
+		}
+		allowed[r.path] += ", " + r.method
+		if r.method == fiber.MethodGet {
+			app.Add(fiber.MethodHead, r.pattern(), g.handler(r))
+			allowed[r.path] += ", " + fiber.MethodHead
+		}
+	}
+	for _, path := range paths {
+		app.All((&route{path: path}).pattern(), g.otherMethod(path, allowed[path]))
+	}
+	return app.Handler()
+}
+
+func (g *Gateway) otherMethod(path, allow string) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		ctx := c.Context()
+		if c.Method() == fiber.MethodOptions {
+			ctx.Response.Header.Set(fiber.HeaderAllow, allow)
+			ctx.SetStatusCode(fiber.StatusNoContent)
+		} else {
+			p := refuse(codeMethodNotAllowed, "The methods here are %s.", allow)
+			p.allow = allow
+			p.write(ctx, requestIDOf(ctx))
+		}
+		g.metrics.request(path, ctx.Response.StatusCode(), 0)
+		return nil
+	}
+}
+
+// handler turns a route into what the router calls: who asks, whether they may, the call, and the
+// answer to its error.
+func (g *Gateway) handler(r *route) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		started := time.Now()
+		ctx := c.Context()
+		req := requestPool.Get().(*request)
+		*req = request{c: c, ctx: ctx, route: r, id: requestIDOf(ctx)}
+		err := g.admit(req)
+		if err == nil {
+			if r.private() {
+				ctx.Response.Header.Set(fiber.HeaderCacheControl, "no-store")
+			}
+			err = r.handle(g, req)
+		}
+		if err != nil {
+			g.answerError(req, err)
+		}
+		requestPool.Put(req)
+		g.metrics.request(r.path, ctx.Response.StatusCode(), time.Since(started))
+		return nil
+	}
+}
+
+// answerError turns the error of a handler into a problem: here each is logged, or answered, once.
+func (g *Gateway) answerError(r *request, err error) {
+	var p *problem
+	switch {
+	case errors.As(err, &p):
+	case errors.Is(err, errOverloaded):
+		p = overloaded("Too many requests wait; this one was not tried.")
+	case errors.Is(err, errUnauthenticated):
+		p = refuse(codeUnauthenticated, "The API key is not known or was revoked.")
+	case errors.Is(err, errUnavailable), errors.Is(err, errClosed), errors.Is(err, context.Canceled),
+		errors.Is(err, context.DeadlineExceeded):
+		p = unavailable("A part of the system does not answer; send the same request again.")
+		g.log.Warn("unavailable", "request_id", r.id, "route", r.route.path, "error", err)
+	default:
+		p = refuse(codeInternal, "Something went wrong; the request id finds it in the log.")
+		g.log.Error("request failed", "request_id", r.id, "route", r.route.path, "error", err)
+	}
+	p.write(r.ctx, r.id)
+}
+
+// serve wraps the router: the request id, headers of every answer, methods that the router does not
+// know, and panics.
+func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
+	id := g.requestID.of(ctx)
+	defer func() {
+		if cause := recover(); cause != nil {
+			g.log.Error("panic", "request_id", id, "path", printable(string(ctx.Path())),
+				"cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			ctx.Response.Reset()
+			common(ctx, id)
+			refuse(codeInternal, "Something went wrong; the request id finds it in the log.").write(ctx, id)
+		}
+	}()
+	common(ctx, id)
+	if !knownMethod(ctx.Method()) {
+		// The router would answer in a form of its own; of TRACE it knows that no route has it.
+		ctx.Request.Header.SetMethod(fasthttp.MethodTrace)
+	}
+	g.app(ctx)
+}
+
+func common(ctx *fasthttp.RequestCtx, id string) {
+	ctx.SetUserValue(requestIDKey, id)
+	ctx.Response.Header.SetCanonical(headerRequestID, []byte(id))
+	ctx.Response.Header.SetCanonical(headerNoSniff, valueNoSniff)
+}
+
+var (
+	headerRequestID = []byte("X-Request-Id")
+	headerNoSniff   = []byte("X-Content-Type-Options")
+	valueNoSniff    = []byte("nosniff")
+)
+
+func knownMethod(m []byte) bool {
+	for _, known := range fiber.DefaultMethods {
+		if string(m) == known {
+			return true
+		}
+	}
+	return false
+}
+
+// lingerMax and lingerWait bound what is read of a body that is too large, so that its sender reads
+// the answer before a reset of the connection.
+const (
+	lingerMax  = 8 << 20
+	lingerWait = 300 * time.Millisecond
+)
+
+// unreadable answers a request that fasthttp could not read.
+func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	id := g.requestID.next()
+	common(ctx, id)
+	var p *problem
+	var small *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &small):
+		p = refuse(codeRequestTooLarge, "Path and headers may have %d bytes.", g.opts.HeaderMax)
+		linger(ctx, lingerMax)
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		p = refuse(codeBodyTooLarge, "The body has more bytes than are accepted here.")
+		linger(ctx, min(ctx.Request.Header.ContentLength(), lingerMax))
+	default:
+		p = refuse(codeMalformedBody, "The request cannot be read, or did not arrive in time.")
+	}
+	p.write(ctx, id)
+	g.metrics.request("none", ctx.Response.StatusCode(), 0)
+}
+
+// linger reads up to most bytes that are on their way. A length that is not known is negative.
+func linger(ctx *fasthttp.RequestCtx, most int) {
+	conn := ctx.Conn()
+	if conn == nil {
+		return
+	}
+	if most < 0 {
+		most = lingerMax
+	}
+	scrap := make([]byte, 32<<10)
+	for most > 0 {
+		if conn.SetReadDeadline(time.Now().Add(lingerWait)) != nil {
+			return
+		}
+		n, err := conn.Read(scrap)
+		most -= n
+		if err != nil {
+			return
+		}
+	}
+}
+
+// bodyLimit lets only sales be larger than other bodies.
+func (g *Gateway) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if bytes.HasPrefix(h.RequestURI(), []byte(adminSales+"/")) {
+		return fasthttp.RequestConfig{MaxRequestBodySize: g.opts.SaleBodyMax}
+	}
+	return fasthttp.RequestConfig{}
+}
+
+// Run serves until ctx ends. Then it ends the streams, lets what is in flight finish for at most
+// Options.Shutdown, and stops what works in the background.
+func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
+	var background sync.WaitGroup
+	work, stopWork := context.WithCancel(context.Background())
+	for _, run := range []func(context.Context){g.keys.run, g.catalog.run, g.durability.run} {
+		background.Go(func() { run(work) })
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.server.Serve(l) }()
+
+	var err error
+	select {
+	case err = <-served: // The listener broke.
+	case <-ctx.Done():
+	}
+	g.streams.close()
+	wait, cancel := context.WithTimeout(context.Background(), g.opts.Shutdown)
+	defer cancel()
+	if stop := g.server.ShutdownWithContext(wait); stop != nil {
+		err = errors.Join(err, fmt.Errorf("some requests did not finish in %v: %w", g.opts.Shutdown, stop))
+	}
+	g.reserver.close()
+	g.end()
+	stopWork()
+	background.Wait()
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	return nil
+}
+
+// requestIDs makes ids that no other process makes, without asking for randomness each time.
+type requestIDs struct {
+	prefix string
+	n      *atomic.Uint64
+}
+
+func newRequestIDs() requestIDs {
+	return requestIDs{prefix: randomText(), n: new(atomic.Uint64)}
+}
+
+func (r requestIDs) next() string {
+	b := make([]byte, 0, len(r.prefix)+17)
+	b = append(b, r.prefix...)
+	b = append(b, '-')
+	return string(strconv.AppendUint(b, r.n.Add(1), 36))
+}
+
+// of takes the id that the client chose, where it is harmless, so that one id runs through all logs.
+func (r requestIDs) of(ctx *fasthttp.RequestCtx) string {
+	given := ctx.Request.Header.PeekBytes(headerRequestID)
+	if len(given) == 0 || len(given) > maxRequestID {
+		return r.next()
+	}
+	for _, c := range given {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') &&
+			c != '.' && c != '_' && c != ':' && c != '-' {
+			return r.next()
+		}
+	}
+	return string(given)
+}
+
+const maxRequestID = 128
+
+const requestIDKey = "request_id"
+
+func requestIDOf(ctx *fasthttp.RequestCtx) string {
+	id, _ := ctx.UserValue(requestIDKey).(string)
+	return id
+}
