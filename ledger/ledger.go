@@ -15,8 +15,13 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrVersionMismatch: the sale's latest version is not the expected one.
 	ErrVersionMismatch = errors.New("version mismatch")
+	// ErrExists: a key with this ID is there already.
+	ErrExists = errors.New("exists already")
 	// ErrDiverged: an event does not continue the shard's chain. Nothing was written.
 	ErrDiverged = errors.New("event does not continue the ledger")
+	// ErrInvalid: an event continues the chain but the books do not allow it, or it cannot be
+	// stored. Nothing was written. errors.As finds an *InvalidError that names the event.
+	ErrInvalid = errors.New("event cannot be applied")
 	// ErrNewer: the schema was made by a newer version of the program.
 	ErrNewer = errors.New("the ledger's schema is newer than this program")
 )
@@ -102,7 +107,7 @@ type Ledger interface {
 	// Stock reads the projection of a sale's levels.
 	Stock(ctx context.Context, saleID string) (map[sale.Place]sale.Level, error)
 
-	// CreateKey stores a key with its audit entry. The ID must be new.
+	// CreateKey stores a key with its audit entry, or answers ErrExists. A zero CreatedAt is now.
 	CreateKey(ctx context.Context, k Key, actor string) error
 	// Keys lists all keys, revoked ones too, oldest first.
 	Keys(ctx context.Context) ([]Key, error)
@@ -110,12 +115,13 @@ type Ledger interface {
 	// ErrNotFound when there is no such key.
 	RevokeKey(ctx context.Context, id, actor string) error
 
-	// AuditLog reads up to limit audit entries with ID > after, oldest first.
+	// AuditLog reads up to limit audit entries with ID > after, oldest first. IDs are given before
+	// the commit: of two transactions at one time, the later ID may appear first.
 	AuditLog(ctx context.Context, after int64, limit int) ([]AuditEntry, error)
 
 	// Ping tells whether the ledger can be read now.
 	Ping(ctx context.Context) error
-	// Close releases all connections.
+	// Close releases all connections, and waits for transactions to end.
 	Close() error
 }
 
@@ -126,8 +132,9 @@ type Tx interface {
 	// Append checks that the events continue the head (prev, mark and seq of every one; epoch
 	// never falls), extends the hash chain, inserts them, updates the projections of
 	// reservations and stock, marks the sale versions they carry as applied, writes the audit
-	// entries of adjustments and moves the watermark. ErrDiverged when they do not continue it;
-	// the transaction is then good for Rollback only.
+	// entries of adjustments and moves the watermark. ErrDiverged when they do not continue it,
+	// ErrInvalid when the books do not allow one; after any error the transaction is good for
+	// Rollback only. AliveAtMs rises to the time of the last event.
 	Append(ctx context.Context, events []sale.Event) error
 	// Alive notes the latest time of Redis at which the shard was seen alive; it never falls.
 	Alive(ctx context.Context, atMs int64) error

@@ -1,0 +1,176 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"flashgate/ledger"
+	"flashgate/sale"
+)
+
+// tx is a transaction that holds the lock of a shard's watermark row.
+type tx struct {
+	l       *Ledger
+	tx      pgx.Tx
+	shard   ledger.Shard
+	head    ledger.Head
+	saleSeq int64 // seq of the last sale event
+	failed  error // the first error: from then on good for Rollback only
+}
+
+// Begin opens a transaction that holds the lock of the shard's watermark row.
+func (l *Ledger) Begin(ctx context.Context, shard ledger.Shard) (ledger.Tx, error) {
+	pgTx, err := l.pool.BeginTx(ctx, l.beginTx)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	t := &tx{l: l, tx: pgTx, shard: shard}
+	if err := t.lock(ctx); err != nil {
+		l.rollback(pgTx)
+		return nil, fmt.Errorf("lock of %s:%d: %w", shard.Sale, shard.Number, err)
+	}
+	return t, nil
+}
+
+func (t *tx) lock(ctx context.Context) error {
+	const query = `SELECT ` + headColumns + ` FROM watermarks WHERE sale = $1 AND shard = $2 FOR NO KEY UPDATE`
+	var err error
+	t.head, t.saleSeq, err = scanHead(t.tx.QueryRow(ctx, query, t.shard.Sale, t.shard.Number))
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if _, err := t.tx.Exec(ctx, `INSERT INTO watermarks (sale, shard) VALUES ($1, $2) ON CONFLICT DO NOTHING`,
+		t.shard.Sale, t.shard.Number); err != nil {
+		return err
+	}
+	t.head, t.saleSeq, err = scanHead(t.tx.QueryRow(ctx, query, t.shard.Sale, t.shard.Number))
+	return err
+}
+
+// Head is the shard's head as locked, moved on by Append.
+func (t *tx) Head() ledger.Head { return t.head }
+
+// Append writes a batch in two round trips: read what it refers to, write what it does.
+func (t *tx) Append(ctx context.Context, events []sale.Event) error {
+	return t.once(func() error { return t.append(ctx, events) })
+}
+
+func (t *tx) append(ctx context.Context, events []sale.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	hashes, next, err := t.head.Extend(t.shard, events)
+	if err != nil {
+		return err
+	}
+	loaded, err := t.load(ctx, ledger.NeedsOf(events))
+	if err != nil {
+		return fmt.Errorf("read projections: %w", err)
+	}
+	changes, err := ledger.Project(t.shard, t.head, loaded, events)
+	if err != nil {
+		return err
+	}
+	if changes.SaleSeq != 0 {
+		t.saleSeq = changes.SaleSeq
+	}
+	if err := t.store(ctx, events, hashes, next, changes); err != nil {
+		return err
+	}
+	t.head = next
+	return nil
+}
+
+// load reads the part of the projections that a batch refers to.
+func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error) {
+	var loaded ledger.Loaded
+	var b pgx.Batch
+	if len(needs.Reservations) > 0 {
+		b.Queue(`SELECT `+recordFields+` FROM reservations WHERE sale = $1 AND shard = $2 AND reservation = ANY($3)`,
+			t.shard.Sale, t.shard.Number, needs.Reservations).Query(func(rows pgx.Rows) (err error) {
+			loaded.Reservations, err = pgx.CollectRows(rows, scanReservation)
+			return err
+		})
+	}
+	stock := func(rows pgx.Rows) (err error) {
+		loaded.Stock, err = collectStock(rows)
+		return err
+	}
+	const levels = `SELECT sku, location, on_hand, safety, held, sold FROM stock_levels WHERE sale = $1 AND shard = $2`
+	if needs.Sale {
+		b.Queue(levels, t.shard.Sale, t.shard.Number).Query(stock)
+		b.Queue(`SELECT `+eventColumns+`, hash FROM ledger WHERE sale = $1 AND shard = $2 AND seq = $3`,
+			t.shard.Sale, t.shard.Number, t.saleSeq).Query(func(rows pgx.Rows) error {
+			entries, err := pgx.CollectRows(rows, scanEntry)
+			if len(entries) > 0 {
+				loaded.SaleEvent = &entries[0].Event
+			}
+			return err
+		})
+	} else if len(needs.Places) > 0 {
+		skus, locations := make([]string, len(needs.Places)), make([]string, len(needs.Places))
+		for i, p := range needs.Places {
+			skus[i], locations[i] = p.SKU, p.Location
+		}
+		b.Queue(levels+` AND (sku, location) IN (SELECT * FROM unnest($3::text[], $4::text[]))`,
+			t.shard.Sale, t.shard.Number, skus, locations).Query(stock)
+	}
+	if b.Len() == 0 {
+		return loaded, nil
+	}
+	return loaded, t.tx.SendBatch(ctx, &b).Close()
+}
+
+// Alive notes the latest time of Redis at which the shard was seen alive.
+func (t *tx) Alive(ctx context.Context, atMs int64) error {
+	return t.once(func() error {
+		if atMs <= t.head.AliveAtMs {
+			return nil
+		}
+		_, err := t.tx.Exec(ctx, `UPDATE watermarks SET alive_at_ms = $3 WHERE sale = $1 AND shard = $2`,
+			t.shard.Sale, t.shard.Number, atMs)
+		if err == nil {
+			t.head.AliveAtMs = atMs
+		}
+		return err
+	})
+}
+
+// SetAside keeps events that cannot become part of the chain.
+func (t *tx) SetAside(ctx context.Context, events []sale.Event, reason string) error {
+	return t.once(func() error {
+		n := len(events)
+		epochs, seqs, packed := make([]int64, n), make([]int64, n), make([][]byte, n)
+		for i := range events {
+			epochs[i], seqs[i], packed[i] = events[i].Epoch, events[i].Seq, []byte(events[i].Pack())
+		}
+		_, err := t.tx.Exec(ctx, `INSERT INTO dead_letters (sale, shard, epoch, seq, event, reason)
+			SELECT $1, $2, e.epoch, e.seq, e.event, $3
+			FROM unnest($4::bigint[], $5::bigint[], $6::bytea[]) AS e (epoch, seq, event)`,
+			t.shard.Sale, t.shard.Number, reason, epochs, seqs, packed)
+		return err
+	})
+}
+
+// Commit makes everything durable, synchronously.
+func (t *tx) Commit(ctx context.Context) error {
+	if t.failed != nil {
+		return fmt.Errorf("commit after an error: %w", t.failed)
+	}
+	return t.tx.Commit(ctx)
+}
+
+// Rollback ends the transaction without effect.
+func (t *tx) Rollback() { t.l.rollback(t.tx) }
+
+// once runs a step unless one failed before, and remembers the first failure.
+func (t *tx) once(step func() error) error {
+	if t.failed != nil {
+		return fmt.Errorf("after an error: %w", t.failed)
+	}
+	t.failed = step()
+	return t.failed
+}

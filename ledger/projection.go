@@ -1,0 +1,242 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"flashgate/sale"
+)
+
+// Needs is what a batch of events refers to in the projections: an implementation reads it,
+// Project folds the batch over it, and the implementation writes the Changes.
+type Needs struct {
+	// Reservations are those that an earlier batch made. One whose first event here is held is not
+	// among them: whether it may be made is asked when it is written.
+	Reservations []string
+	// Places are those that the batch moves, unless it changes the sale.
+	Places []sale.Place
+	// Sale asks for all places of the shard and for the last sale event.
+	Sale bool
+}
+
+// NeedsOf collects what a batch refers to.
+func NeedsOf(events []sale.Event) Needs {
+	var n Needs
+	seen := make(map[string]bool, len(events))
+	places := map[sale.Place]bool{}
+	for i := range events {
+		e := &events[i]
+		n.Sale = n.Sale || isSale(e)
+		if e.Reservation != "" && !seen[e.Reservation] {
+			seen[e.Reservation] = true
+			if e.Type != sale.EventHeld {
+				n.Reservations = append(n.Reservations, e.Reservation)
+			}
+		}
+		for _, l := range e.Lines {
+			p := sale.Place{SKU: l.SKU, Location: l.Location}
+			if !places[p] {
+				places[p] = true
+				n.Places = append(n.Places, p)
+			}
+		}
+	}
+	if n.Sale {
+		n.Places = nil
+	}
+	return n
+}
+
+// Loaded is what an implementation read of what a batch needs; what is not there is absent.
+type Loaded struct {
+	// SaleEvent is the shard's last sale_created or sale_changed; nil without one.
+	SaleEvent    *sale.Event
+	Stock        map[sale.Place]sale.Level
+	Reservations []sale.Reservation
+}
+
+// StockLevel is the level of one place.
+type StockLevel struct {
+	sale.Place
+	sale.Level
+}
+
+// Changes is what a batch does to the projections, in the order in which it must be written.
+type Changes struct {
+	// ShiftMs moves the deadline of every held reservation of the shard, before the others.
+	ShiftMs int64
+	// Made are reservations whose first event in the batch is held: inserted, or put over one of the
+	// same id that is finished. One that is not finished makes the batch invalid.
+	Made []*sale.Reservation
+	// Moved are those that were loaded: overwritten.
+	Moved []*sale.Reservation
+	// Levels are those of every place that the batch touched, and Removed the places that are gone.
+	Levels  []StockLevel
+	Removed []sale.Place
+	// Applied are the versions that sale events carry, and SaleSeq the seq of the last of these
+	// events; 0 without one.
+	Applied []int64
+	SaleSeq int64
+	// Audit are the entries of adjustments.
+	Audit []AuditEntry
+}
+
+// Project folds a batch that continues the head over what was loaded. The fold is sale.Books
+// itself, filled with the part that the batch refers to, so that a projection cannot mean
+// anything else. An event that the books refuse is ErrInvalid.
+func Project(shard Shard, head Head, loaded Loaded, events []sale.Event) (Changes, error) {
+	books, err := partial(shard, head, loaded)
+	if err != nil {
+		return Changes{}, err
+	}
+	var c Changes
+	known := make(map[string]bool, len(loaded.Reservations))
+	for i := range loaded.Reservations {
+		known[loaded.Reservations[i].ID] = true
+	}
+	before := make(map[sale.Place]sale.Level, len(loaded.Stock))
+	for p, l := range loaded.Stock {
+		before[p] = l
+	}
+	var order []string
+	seen := make(map[string]bool, len(events))
+	for i := range events {
+		e := &events[i]
+		level := levelBefore(books, e)
+		if err := books.Apply(e); err != nil {
+			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
+		}
+		if e.Reservation != "" && !seen[e.Reservation] {
+			seen[e.Reservation] = true
+			order = append(order, e.Reservation)
+		}
+		if err := c.note(books, e, level); err != nil {
+			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
+		}
+	}
+	slices.Sort(order) // rows are locked and pages visited in one order
+	for _, id := range order {
+		if known[id] {
+			c.Moved = append(c.Moved, books.Reservations[id])
+		} else {
+			c.Made = append(c.Made, books.Reservations[id])
+		}
+	}
+	c.compareStock(before, books.Stock)
+	return c, nil
+}
+
+// partial makes books of what was loaded. The units of customers are those of the loaded
+// reservations: what a batch gives back, it gives back of these.
+func partial(shard Shard, head Head, loaded Loaded) (*sale.Books, error) {
+	b := sale.NewBooks(shard.Sale, shard.Number)
+	b.Epoch, b.Seq, b.Mark = head.Epoch, head.Seq, head.Mark
+	if e := loaded.SaleEvent; e != nil {
+		var data sale.SaleData
+		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+			return nil, fmt.Errorf("data of event %d-%d: %w", e.Epoch, e.Seq, err)
+		}
+		b.Config, b.Version, b.Lifecycle = &data.Config, data.Version, data.Lifecycle
+	}
+	for p, l := range loaded.Stock {
+		b.Stock[p] = l
+	}
+	for i := range loaded.Reservations {
+		r := &loaded.Reservations[i]
+		b.Reservations[r.ID] = r
+		if r.State.Finished() {
+			continue
+		}
+		if b.Customers[r.Customer] == nil {
+			b.Customers[r.Customer] = map[string]int64{}
+		}
+		for _, l := range r.Lines {
+			b.Customers[r.Customer][l.SKU] += l.Qty
+		}
+	}
+	return b, nil
+}
+
+func levelBefore(b *sale.Books, e *sale.Event) sale.Level {
+	if e.Type != sale.EventAdjusted || len(e.Lines) != 1 {
+		return sale.Level{}
+	}
+	return b.Stock[sale.Place{SKU: e.Lines[0].SKU, Location: e.Lines[0].Location}]
+}
+
+// note takes down what an event changes beside reservations and stock.
+func (c *Changes) note(b *sale.Books, e *sale.Event, before sale.Level) error {
+	switch e.Type {
+	case sale.EventSaleCreated, sale.EventSaleChanged:
+		c.Applied = append(c.Applied, b.Version)
+		c.SaleSeq = e.Seq
+	case sale.EventRebuilt:
+		var data sale.RebuiltData
+		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+			return err
+		}
+		c.ShiftMs += data.ShiftMs
+	case sale.EventAdjusted:
+		var data sale.AdjustedData
+		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+			return err
+		}
+		place := sale.Place{SKU: e.Lines[0].SKU, Location: e.Lines[0].Location}
+		c.Audit = append(c.Audit, AuditEntry{
+			At: time.UnixMilli(e.AtMs).UTC(), Actor: e.Actor, Action: ActionStockAdjust,
+			Subject: e.Sale + "/" + place.SKU + "/" + place.Location,
+			Before:  levelText(before, "", ""), After: levelText(b.Stock[place], e.Ref, data.Reference),
+			Reason: data.Reason,
+		})
+	}
+	return nil
+}
+
+func levelText(l sale.Level, adjustment, reference string) string {
+	text, err := json.Marshal(struct {
+		OnHand     int64  `json:"on_hand"`
+		Safety     int64  `json:"safety"`
+		Held       int64  `json:"held"`
+		Sold       int64  `json:"sold"`
+		Adjustment string `json:"adjustment,omitempty"`
+		Reference  string `json:"reference,omitempty"`
+	}{l.OnHand, l.Safety, l.Held, l.Sold, adjustment, reference})
+	if err != nil {
+		panic(err) // numbers and texts always marshal
+	}
+	return string(text)
+}
+
+func (c *Changes) compareStock(before, after map[sale.Place]sale.Level) {
+	for p, l := range after {
+		if old, was := before[p]; !was || old != l {
+			c.Levels = append(c.Levels, StockLevel{p, l})
+		}
+	}
+	for p := range before {
+		if _, is := after[p]; !is {
+			c.Removed = append(c.Removed, p)
+		}
+	}
+	slices.SortFunc(c.Levels, func(a, b StockLevel) int { return comparePlaces(a.Place, b.Place) })
+	slices.SortFunc(c.Removed, comparePlaces)
+}
+
+func comparePlaces(a, b sale.Place) int {
+	if n := strings.Compare(a.SKU, b.SKU); n != 0 {
+		return n
+	}
+	return strings.Compare(a.Location, b.Location)
+}
+
+// ErrHeldTwice is the reason of an InvalidError whose reservation was made again before it was
+// finished.
+var ErrHeldTwice = errors.New("a reservation is held again before it is finished")
+
+func isSale(e *sale.Event) bool {
+	return e.Type == sale.EventSaleCreated || e.Type == sale.EventSaleChanged
+}

@@ -1,0 +1,71 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"flashgate/sale"
+)
+
+// Actions of the audit log.
+const (
+	ActionSalePut     = "sale.put"
+	ActionSalePause   = "sale.pause"
+	ActionSaleResume  = "sale.resume"
+	ActionSaleClose   = "sale.close"
+	ActionStockAdjust = "stock.adjust"
+	ActionKeyCreate   = "key.create"
+	ActionKeyRevoke   = "key.revoke"
+)
+
+// VersionAudit is the audit entry of a new version after the one before it; before is nil for a new
+// sale. Its time is that of the version.
+func VersionAudit(before *sale.Version, v *sale.Version) (AuditEntry, error) {
+	entry := AuditEntry{
+		At: time.UnixMilli(int64(v.CreatedAt)).UTC(), Actor: v.Actor, Action: ActionSalePut, Subject: v.Sale, Reason: v.Reason,
+	}
+	var err error
+	if entry.After, err = versionText(v); err != nil {
+		return entry, err
+	}
+	if before == nil {
+		return entry, nil
+	}
+	if before.Lifecycle != v.Lifecycle {
+		switch v.Lifecycle {
+		case sale.Live:
+			entry.Action = ActionSaleResume
+		case sale.Paused:
+			entry.Action = ActionSalePause
+		case sale.Closed:
+			entry.Action = ActionSaleClose
+		}
+	}
+	entry.Before, err = versionText(before)
+	return entry, err
+}
+
+func versionText(v *sale.Version) (string, error) {
+	text, err := json.Marshal(struct {
+		Version   int64          `json:"version"`
+		Lifecycle sale.Lifecycle `json:"lifecycle"`
+		Config    *sale.Config   `json:"config"`
+	}{v.Version, v.Lifecycle, &v.Config})
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", v.Sale, err)
+	}
+	return string(text), nil
+}
+
+// KeyText is a key as the audit log shows it.
+func KeyText(k *Key) string {
+	text, err := json.Marshal(struct {
+		Name string `json:"name"`
+		Role string `json:"role"`
+	}{k.Name, k.Role})
+	if err != nil {
+		panic(err) // two texts always marshal
+	}
+	return string(text)
+}
