@@ -22,6 +22,10 @@ const (
 	MaxFileBytes = 1 << 20
 	maxDepth     = 16  // our schemas nest 5 deep; a deeper document would exhaust the parser's stack
 	maxIndent    = 256 // columns: one level of a block takes at least one
+	// The parser takes quadratic time for long block lists and maps. A file of MaxFileBytes has no
+	// room for so many items and places, and no struct has so many fields.
+	maxEntries = 50_000
+	maxFields  = 1000 // without a list entry between them
 )
 
 var (
@@ -49,7 +53,7 @@ func yamlToJSON(b []byte) (out []byte, lines map[string]int, err error) {
 	if err := checkTokens(tokens); err != nil {
 		return nil, nil, err
 	}
-	file, err := parser.Parse(tokens, 0)
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // walker.mapping finds them
 	if err != nil {
 		return nil, nil, yamlError(err)
 	}
@@ -77,7 +81,7 @@ func yamlToJSON(b []byte) (out []byte, lines map[string]int, err error) {
 // checkTokens refuses what yamlToJSON does not know before the parser sees it, and the nesting
 // that a parser which calls itself could not survive.
 func checkTokens(tokens token.Tokens) error {
-	flow, onLine, line := 0, 0, 0
+	flow, fields, entries, onLine, line := 0, 0, 0, 0, 0
 	for _, t := range tokens {
 		if t.Position.Line != line {
 			onLine, line = 0, t.Position.Line
@@ -93,6 +97,15 @@ func checkTokens(tokens token.Tokens) error {
 			flow--
 		case token.SequenceEntryType:
 			onLine++
+			entries++
+			fields = 0
+		case token.MappingValueType:
+			if flow == 0 {
+				fields++
+			}
+		}
+		if entries > maxEntries || fields > maxFields {
+			return malformedAt(t, "more than %d list entries, or %d fields", maxEntries, maxFields)
 		}
 		if flow > maxDepth || onLine > maxDepth || t.Position.IndentNum > maxIndent {
 			return malformedAt(t, "nested more than %d deep", maxDepth)
