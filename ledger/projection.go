@@ -233,6 +233,12 @@ func comparePlaces(a, b sale.Place) int {
 	return strings.Compare(a.Location, b.Location)
 }
 
+// HeldTwice is the error of a batch that makes a reservation which an earlier batch has not finished.
+func HeldTwice(events []sale.Event, id string) error {
+	i := max(0, slices.IndexFunc(events, func(e sale.Event) bool { return e.Reservation == id }))
+	return &InvalidError{events[i].Epoch, events[i].Seq, fmt.Errorf("%w: %q", ErrHeldTwice, id)}
+}
+
 // ErrHeldTwice is the reason of an InvalidError whose reservation was made again before it was
 // finished.
 var ErrHeldTwice = errors.New("a reservation is held again before it is finished")

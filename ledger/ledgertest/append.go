@@ -139,6 +139,20 @@ func testInvalid(t *testing.T, target Target) {
 		require.Equal(t, e.Seq, invalid.Seq, name)
 		require.Equal(t, before, snap(t, l), name)
 	}
+	// One of many in a batch is named.
+	batch := []sale.Event{
+		{Type: sale.EventHeld, Reservation: "r-fresh", Lines: line, Data: held},
+		{Type: sale.EventHeld, Reservation: r.ID, Customer: r.Customer, Lines: line, Data: held},
+	}
+	for i := range batch {
+		batch[i].Sale, batch[i].Epoch, batch[i].Seq, batch[i].AtMs = theSale, b.Epoch, b.Seq+1+int64(i), g.nowMs
+	}
+	batch[0].Prev, batch[0].Mark, batch[1].Prev, batch[1].Mark = b.Mark, "m0", "m0", "m1"
+	var invalid *ledger.InvalidError
+	require.ErrorAs(t, TryAppend(l, batch), &invalid)
+	require.Equal(t, batch[1].Seq, invalid.Seq)
+	require.ErrorIs(t, invalid, ledger.ErrHeldTwice)
+	require.Equal(t, before, snap(t, l))
 	Append(t, l, g.Events(10))
 	RequireEqual(t, l, g.Books)
 }

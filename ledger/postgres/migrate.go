@@ -70,8 +70,11 @@ func schemaVersion(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 // advisoryLock waits for the lock in the server; the locker of goose asks once a second.
 type advisoryLock struct{}
 
-// SessionLock takes the lock.
+// SessionLock takes the lock. A schema must not be lost in a crash either, whatever the default.
 func (advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, `SET synchronous_commit TO on`); err != nil {
+		return err
+	}
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, int64(migrationLock))
 	return err
 }
@@ -79,5 +82,6 @@ func (advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 // SessionUnlock gives it back.
 func (advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, int64(migrationLock))
-	return err
+	_, resetErr := conn.ExecContext(ctx, `RESET synchronous_commit`)
+	return errors.Join(err, resetErr)
 }

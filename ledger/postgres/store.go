@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -60,7 +61,7 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 	if len(c.Made) > 0 {
 		queue(insertRecords, recordColumns(c.Made)...).Exec(func(tag pgconn.CommandTag) error {
 			if int(tag.RowsAffected()) != len(c.Made) {
-				return &ledger.InvalidError{Epoch: events[0].Epoch, Seq: events[0].Seq, Reason: ledger.ErrHeldTwice}
+				return ledger.ErrHeldTwice
 			}
 			return nil
 		})
@@ -91,10 +92,29 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 	}
 	queue(moveWatermark, next.Epoch, next.Seq, next.Mark, next.Hash, next.AliveAtMs, t.saleSeq)
 	err := t.tx.SendBatch(ctx, &b).Close()
-	if hasCode(err, uniqueViolation) {
+	switch {
+	case hasCode(err, uniqueViolation):
 		return fmt.Errorf("%w: %w", ledger.ErrDiverged, err)
+	case errors.Is(err, ledger.ErrHeldTwice):
+		return t.heldTwice(ctx, events, c.Made)
+	default:
+		return err
 	}
-	return err
+}
+
+// heldTwice finds the reservation that was not finished: its row is as an earlier batch left it.
+func (t *tx) heldTwice(ctx context.Context, events []sale.Event, made []*sale.Reservation) error {
+	ids := texts(len(made))
+	for i, r := range made {
+		ids[i] = r.ID
+	}
+	var id string
+	if err := t.tx.QueryRow(ctx, `SELECT reservation FROM reservations
+		WHERE sale = $1 AND reservation = ANY($2) AND seq < $3 LIMIT 1`,
+		t.shard.Sale, ids, events[0].Seq).Scan(&id); err != nil {
+		return fmt.Errorf("find what is held twice: %w", err)
+	}
+	return ledger.HeldTwice(events, id)
 }
 
 func eventArrays(events []sale.Event, hashes [][]byte) []any {
