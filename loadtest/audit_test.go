@@ -71,7 +71,7 @@ func TestASaleThatStaysClosedIsFound(t *testing.T) {
 	o.Faults = []Fault{{Name: "loss", After: 200 * time.Millisecond, Inject: s.lose}}
 	v := audit(t, s, runCrowd(t, o))[5]
 	require.False(t, v.Kept)
-	require.Contains(t, v.text(), "nobody could reserve again")
+	require.Contains(t, v.text(), "no reserve was judged again")
 }
 
 func TestMemoryAboveItsLimitIsFound(t *testing.T) {

@@ -354,7 +354,7 @@ func lifeText(l *life) string {
 	return fmt.Sprintf("%s for %s", l.state, l.order)
 }
 
-// losses: after each loss the sale was closed with sale-recovering and came back with the books.
+// losses: after each loss the sale was closed with sale-recovering, and then judged reserves again.
 func (w *auditor) losses() Verdict {
 	losses := w.Recording.Losses
 	if len(losses) == 0 {
@@ -373,12 +373,12 @@ func (w *auditor) losses() Verdict {
 			case a.Done() < l.Began || a.Sent >= until:
 			case a.Status == 503 && a.Code == "sale-recovering":
 				closed++
-			case a.Verb == Reserve && a.Status == 201 && a.Sent > l.End && (back == nil || a.Done() < back.Done()):
+			case a.judged() && a.Sent > l.End && (back == nil || a.Done() < back.Done()):
 				back = a
 			}
 		}
 		if back == nil {
-			w.found.broken(6, "after %s nobody could reserve again", l.Name)
+			w.found.broken(6, "after %s no reserve was judged again", l.Name)
 			continue
 		}
 		longest = max(longest, back.Done()-l.End)
@@ -386,8 +386,13 @@ func (w *auditor) losses() Verdict {
 	if len(w.judge.rebuilds) < len(losses) {
 		w.found.broken(6, "%d losses, %d rebuilds in the ledger", len(losses), len(w.judge.rebuilds))
 	}
-	return w.found.verdict(6, true, "%d loss(es), %d calls answered 503 sale-recovering, selling again after %.1f s, "+
-		"%d rebuild(s) in the ledger", len(losses), closed, longest.Seconds(), len(w.judge.rebuilds))
+	return w.found.verdict(6, true, "%d loss(es), %d calls answered 503 sale-recovering, open again after %d ms, "+
+		"%d rebuild(s) in the ledger", len(losses), closed, longest.Milliseconds(), len(w.judge.rebuilds))
+}
+
+// judged tells whether the answer to a reserve came from the sale itself, open as usual.
+func (a *Answer) judged() bool {
+	return a.Verb == Reserve && (a.Status == 201 || a.Code == "insufficient-stock" || a.Code == "cap-exceeded")
 }
 
 func (w *auditor) memory(measures []Measure) Verdict {

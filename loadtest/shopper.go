@@ -101,9 +101,11 @@ func (s *shopper) shop(ctx context.Context) {
 	id, lines := s.id(0), []sale.Line{s.wish()}
 	switch s.kind {
 	case DoubleClicker:
-		s.twice(func() { s.reserve(ctx, id, lines) })
-		s.think(ctx)
-		s.twice(func() { s.pay(ctx, id, lines) })
+		one, two := s.twice(func() Answer { return s.reserve(ctx, id, lines) })
+		if one.Status == 201 || two.Status == 201 {
+			s.think(ctx)
+			s.twice(func() Answer { return s.pay(ctx, id, lines) })
+		}
 	case Retrier:
 		s.reserve(ctx, id, lines)
 		s.think(ctx)
@@ -148,18 +150,19 @@ func (s *shopper) buy(ctx context.Context, id string, lines []sale.Line) {
 }
 
 // pay confirms. A hold that Redis lost with its data is reserved once more under its id.
-func (s *shopper) pay(ctx context.Context, id string, lines []sale.Line) {
+func (s *shopper) pay(ctx context.Context, id string, lines []sale.Line) Answer {
 	a := s.confirm(ctx, id)
 	if a.Status == 404 && s.reserve(ctx, id, lines).Status == 201 {
-		s.confirm(ctx, id)
+		a = s.confirm(ctx, id)
 	}
+	return a
 }
 
-// abandon leaves a cart alone, and comes back after its time when the crowd lasts so long.
+// abandon leaves a cart alone. Every second comes back after its time, if the crowd lasts so long.
 func (s *shopper) abandon(ctx context.Context, id string, lines []sale.Line) {
 	a := s.reserve(ctx, id, lines)
 	back := time.Duration(s.opts.Sale.HoldSeconds)*time.Second + 200*time.Millisecond
-	if a.Status != 201 || s.rec.since()+back > s.opts.Duration+2*time.Second {
+	if a.Status != 201 || s.number%2 == 0 || s.rec.since()+back > s.opts.Duration+2*time.Second {
 		return
 	}
 	if sleep(ctx, back) {
@@ -263,11 +266,12 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 }
 
 // twice does a thing two times at once, as a double click does.
-func (s *shopper) twice(f func()) {
+func (s *shopper) twice(f func() Answer) (one, two Answer) {
 	var both sync.WaitGroup
-	both.Go(f)
-	both.Go(f)
+	both.Go(func() { one = f() })
+	both.Go(func() { two = f() })
 	both.Wait()
+	return one, two
 }
 
 func (s *shopper) think(ctx context.Context) { sleep(ctx, s.between(50, 400)) }

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+)
+
+type reconcileCmd struct{ serverFlags }
+
+// Help shows an example.
+func (reconcileCmd) Help() string {
+	return `Any number of reconcilers may run, and any may die: the ledger's lock decides who works on a shard.
+Gateways beside it run with --reconcile=false.
+
+Example:
+  flashgate reconcile --redis redis://127.0.0.1:6379 --ledger postgres://flashgate@127.0.0.1/flashgate`
+}
+
+// Run reconciles until a signal.
+func (r reconcileCmd) Run(ctx context.Context, c console) error {
+	cfg, err := r.load(c)
+	if err != nil {
+		return err
+	}
+	r.apply(&cfg)
+	cfg.Embedded, cfg.Reconcile.Enabled = false, true
+	if err := validate(&cfg); err != nil {
+		return err
+	}
+	log := newLog(c, &cfg)
+	st, err := openStack(ctx, cfg, c, log)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	log.Info("flashgate reconciles", "version", version(), "redis", cfg.Redis.URL, "ledger", cfg.Ledger,
+		"sweep", cfg.Sweep.Enabled)
+	err = st.reconcile(ctx)
+	log.Info("flashgate has stopped")
+	return err
+}
