@@ -2,7 +2,7 @@ GOLANGCI_LINT_VERSION := v2.14.0
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test check lint lint-lua fmt tidy-check bench demo build
+.PHONY: help deps test check lint fmt tidy-check bench demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -13,15 +13,12 @@ deps: ## install, or name, what the tests need (redis-server, postgresql, luache
 test: deps check ## everything: format, vet, luacheck, all tests with the race detector
 	go test -race -timeout 15m ./...
 
-check: lint-lua ## the quick checks alone
+check: ## the quick checks alone
 	@unformatted=$$(gofmt -l $(GO_FILES)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 
-lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) lint-lua ## golangci-lint, which also keeps the arrows between packages, and luacheck
+lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## golangci-lint, which also keeps the arrows between packages
 	$< run ./...
-
-lint-lua:
-	@./.ci/lint-lua
 
 fmt: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## format the Go code (gofumpt)
 	$< fmt
