@@ -34,7 +34,7 @@ func (r *Reconciler) findVersions(ctx, work context.Context) {
 // create brings a sale into Redis whose shard neither Redis nor the ledger has.
 func (w *worker) create(ctx context.Context) (time.Duration, error) {
 	if !w.versions.Load() || time.Now().Before(w.applyAfter) {
-		w.become(stateWaiting, "")
+		w.become(stateWaiting, "", "")
 		w.known = false // Another reconciler may create it.
 		return ms(w.r.opts.IdleMaxMs), nil
 	}

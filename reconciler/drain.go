@@ -32,7 +32,7 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 		return w.drain(tctx, tx, s, v)
 	case verdictRebuild:
 		if wait := w.takeover(s); wait > 0 {
-			w.become(stateRecovering, "another reconciler rebuilds")
+			w.become(stateRecovering, "another reconciler rebuilds", v.detail)
 			return wait, nil
 		}
 		c, err := w.condemn(tctx, tx, v)
@@ -42,7 +42,7 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 		cancel()
 		return 0, w.rebuild(ctx, c)
 	case verdictFreeze:
-		w.become(stateFrozen, v.reason+": "+v.detail)
+		w.become(stateFrozen, v.reason, v.detail)
 		return ms(w.r.opts.FrozenMs), nil
 	default:
 		return 0, nil // Overtaken: the next round has the new head.
@@ -67,7 +67,7 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	w.lastEvent, w.lastAlive = begun, begun
 	w.head.AliveAtMs = max(w.head.AliveAtMs, s.LastMs)
 	if s.Open && s.Building == "" {
-		w.become(stateOpen, "")
+		w.become(stateOpen, "", "")
 	}
 	w.r.m.drained.Add(float64(len(events)))
 	w.r.m.batchSeconds.Observe(time.Since(begun).Seconds())
@@ -91,7 +91,7 @@ func (w *worker) refused(events []sale.Event, err error) (time.Duration, error) 
 	if bad.Seq > events[0].Seq {
 		return 0, nil
 	}
-	w.become(stateFrozen, freezePoison+": "+bad.Error())
+	w.become(stateFrozen, freezePoison, bad.Error())
 	return ms(w.r.opts.FrozenMs), nil
 }
 

@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -91,7 +90,7 @@ func (s shardMetrics) setState(state, cause string) {
 	}
 	for _, reason := range []string{freezeGap, freezePoison} {
 		value := 0.0
-		if state == stateFrozen && strings.HasPrefix(cause, reason+":") {
+		if state == stateFrozen && cause == reason {
 			value = 1
 		}
 		s.m.frozen.WithLabelValues(s.sale, s.number, reason).Set(value)

@@ -62,7 +62,7 @@ type condemned struct {
 // condemn closes the shard with the lock held, and drains what still continues the ledger:
 // nothing is appended to it any more. It ends the transaction.
 func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemned, error) {
-	w.become(stateRecovering, v.reason+": "+v.detail)
+	w.become(stateRecovering, v.reason, v.detail)
 	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	c := condemned{token: newMark(), reason: v.reason, begun: time.Now()}
 	w.recovery.token = c.token
@@ -127,7 +127,7 @@ func (w *worker) rebuild(ctx context.Context, c condemned) error {
 	if err := w.trim(ctx); err != nil {
 		return err
 	}
-	w.become(stateOpen, "")
+	w.become(stateOpen, "", "")
 	return nil
 }
 

@@ -60,7 +60,7 @@ func newWorker(r *Reconciler, id ledger.Shard) *worker {
 		r: r, id: id, sh: r.open(id), m: r.m.shard(id), wake: make(chan struct{}, 1),
 		log: r.log.With("sale", id.Sale, "shard", id.Number), lastEvent: time.Now(),
 	}
-	w.become(stateStarting, "")
+	w.become(stateStarting, "", "")
 	return w
 }
 
@@ -146,7 +146,7 @@ func read(id ledger.Shard, raw []lua.RawEvent) ([]sale.Event, error) {
 
 // idle is what is left to do in a shard that is drained and open.
 func (w *worker) idle(ctx context.Context, s sight) (time.Duration, error) {
-	w.become(stateOpen, "")
+	w.become(stateOpen, "", "")
 	w.recovery = recovery{}
 	if s.Watermark < w.head.Seq {
 		// The trim after a commit, or its announcement, was lost.
@@ -194,8 +194,8 @@ func (w *worker) noteAlive(ctx context.Context, s sight) error {
 	return nil
 }
 
-// become moves the shard to a state and says so, once.
-func (w *worker) become(state, cause string) {
+// become moves the shard to a state and says so, once: not again while only the detail differs.
+func (w *worker) become(state, cause, detail string) {
 	if state == w.state && cause == w.cause {
 		return
 	}
@@ -208,7 +208,7 @@ func (w *worker) become(state, cause string) {
 	case was == stateStarting || was == "":
 		level = slog.LevelDebug
 	}
-	w.log.Log(context.Background(), level, "shard is "+state, "cause", cause, "was", was)
+	w.log.Log(context.Background(), level, "shard is "+state, "cause", cause, "detail", detail, "was", was)
 	w.state, w.cause = state, cause
 	w.m.setState(state, cause)
 }
@@ -224,8 +224,8 @@ func (e *stepError) Unwrap() error { return e.err }
 
 func step(name string, err error) error { return &stepError{step: name, err: err} }
 
-// failed notes that a round failed and says how long to pause. It is logged in full when the
-// failure is at another step than before, not at every try.
+// failed notes that a round failed and says how long to pause. It is logged when the failure is at
+// another step than before, not at every try.
 func (w *worker) failed(err error) time.Duration {
 	w.failures++
 	if errors.Is(err, errAgain) {
@@ -237,10 +237,7 @@ func (w *worker) failed(err error) time.Duration {
 		cause = at.step
 	}
 	w.r.m.errors.WithLabelValues(cause).Inc()
-	if w.state != stateFailing || w.cause != cause {
-		w.log.Error("reconciler failed, and tries again", "step", cause, "error", err)
-	}
-	w.become(stateFailing, cause)
+	w.become(stateFailing, cause, err.Error())
 	return w.backoff(w.r.opts.BackoffMaxMs)
 }
 
