@@ -109,10 +109,11 @@ func (w *auditor) run(ctx context.Context) ([]Verdict, error) {
 // limits, or time is up: then what differs is a finding.
 func (w *auditor) settle(ctx context.Context) (measures []Measure, err error) {
 	for until := time.Now().Add(w.Settle); ; {
-		status := 0
-		if status, w.items, err = w.client.availability(ctx); err != nil {
+		status, items, err := w.client.availability(ctx)
+		if err != nil {
 			return nil, fmt.Errorf("read the stock: %w", err)
 		}
+		w.items = items
 		if err := w.readOn(ctx); err != nil {
 			return nil, err
 		}

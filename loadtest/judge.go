@@ -89,7 +89,8 @@ func (j *judge) addSale(e *sale.Event) {
 	}
 	for _, item := range sale.Diff(j.config, &data.Config).Items {
 		for _, l := range item.Levels {
-			j.move(e, sale.Place{SKU: item.Item.SKU, Location: l.Location}, sale.Level{OnHand: l.OnHand, Safety: l.Safety})
+			p := sale.Place{SKU: item.Item.SKU, Location: l.Location}
+			j.move(e, p, sale.Level{OnHand: l.OnHand, Safety: l.Safety})
 		}
 	}
 	j.config = &data.Config

@@ -315,7 +315,8 @@ func (w *auditor) caps() Verdict {
 		tried = tried || i.CapPerCustomer > 0
 	}
 	return w.found.verdict(4, tried,
-		"%d customers counted, %d calls refused for a cap, most units of one customer %d", len(w.judge.counts), capped, w.judge.most)
+		"%d customers counted, %d calls refused for a cap, most units of one customer %d",
+		len(w.judge.counts), capped, w.judge.most)
 }
 
 func linesOf(answers []*Answer) int64 {

@@ -57,6 +57,8 @@ func run() int {
 	defer stop()
 	// The first signal asks to finish; from then on the next one ends the process as usual.
 	context.AfterFunc(ctx, stop)
+	// The library's own log lines come on top of the errors that it returns.
+	redis.SetLogger(quiet{})
 	return runWith(ctx, os.Args[1:], console{os.Stdout, os.Stderr, os.Environ()})
 }
 
@@ -78,8 +80,6 @@ func runWith(ctx context.Context, args []string, c console) (code int) {
 		fmt.Fprintln(c.err, "flashgate: "+err.Error())
 		return exitFailed
 	}
-	// The library's own log lines come on top of the errors that it returns.
-	redis.SetLogger(quiet{})
 	defer func() {
 		if r := recover(); r == errHelp {
 			code = exitOK

@@ -42,9 +42,22 @@ type putResult struct {
 	created bool
 }
 
+// putTries bounds how often putSale looks again because somebody else was faster, such as another
+// gateway that starts with the same files.
+const putTries = 5
+
 // putSale creates a sale, or changes it when the config differs from its latest version. What a file
 // gives relative to now was fixed when the sale was created, and stays.
-func putSale(ctx context.Context, l ledger.Ledger, config sale.Config, actor, reason string) (putResult, error) {
+func putSale(ctx context.Context, l ledger.Ledger, config sale.Config, actor, reason string) (r putResult, err error) {
+	for range putTries {
+		if r, err = putOnce(ctx, l, config, actor, reason); !errors.Is(err, ledger.ErrVersionMismatch) {
+			return r, err
+		}
+	}
+	return r, err
+}
+
+func putOnce(ctx context.Context, l ledger.Ledger, config sale.Config, actor, reason string) (putResult, error) {
 	now := sale.Moment(time.Now().UnixMilli())
 	latest, err := l.LatestVersion(ctx, config.Sale)
 	create := errors.Is(err, ledger.ErrNotFound)
