@@ -18,11 +18,8 @@ elseif field[1] ~= EPOCH then
 end
 
 -- A trim is let through by a full memory, and everything after it then is too.
-if watermark > tail then
-  redis.call('XTRIM', EVENTS, 'MINID', '~', EPOCH .. '-' .. whole(watermark - tail))
-else
-  redis.call('XTRIM', EVENTS, 'MINID', '~', EPOCH .. '-0')
-end
+local first = math.max(watermark - tail + 1, 0)
+redis.call('XTRIM', EVENTS, 'MINID', '~', EPOCH .. '-' .. whole(first))
 if watermark > tonumber(field[3]) then
   redis.call('HSET', SALE, 'watermark', whole(watermark))
 end
