@@ -335,9 +335,15 @@ func TestCloseAnswersWhatIsQueued(t *testing.T) {
 	closed := make(chan struct{})
 	go func() { r.close(); close(closed) }()
 	require.Eventually(t, func() bool {
-		_, err := r.reserve(t.Context(), "other", ask("late"))
-		return errors.Is(err, errClosed) && errors.Is(err, errUnavailable)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.closed
 	}, time.Second, time.Millisecond)
+	for _, id := range []string{"drop", "other"} {
+		_, err := r.reserve(t.Context(), id, ask("late"))
+		require.ErrorIs(t, err, errClosed)
+		require.ErrorIs(t, err, errUnavailable)
+	}
 	close(g.open)
 	<-closed
 	wg.Wait()

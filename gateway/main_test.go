@@ -10,8 +10,9 @@ import (
 // lives is named here.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// redistest keeps one server for all tests; this is the goroutine that waits for its end.
+		// redistest keeps one server for all tests: these wait for its end and read what it prints.
 		goleak.IgnoreAnyFunction("flashgate/internal/redistest.launch.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"),
 		// fasthttp's clock and worker pool.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),

@@ -40,7 +40,8 @@ type Options struct {
 	// a time; default 256. They wait for a connection within RedisTimeout.
 	ResolveMax int
 
-	// BreakerWindow is the rolling time in which calls of Redis are counted; default 2 s.
+	// BreakerWindow is the rolling time in which calls of Redis are counted; default 5 s,
+	// so that BreakerMin calls that each end by RedisTimeout fit in.
 	BreakerWindow time.Duration
 	// BreakerMin is how many calls there must be in the window, or failures in a row; default 5.
 	BreakerMin int
@@ -120,7 +121,7 @@ func (o Options) withDefaults() Options {
 	}
 	for field, value := range map[*time.Duration]time.Duration{
 		&o.QueueWait: time.Second, &o.LaneIdle: time.Minute, &o.AgainWait: 2 * time.Second,
-		&o.RedisTimeout: 500 * time.Millisecond, &o.BreakerWindow: 2 * time.Second,
+		&o.RedisTimeout: 500 * time.Millisecond, &o.BreakerWindow: 5 * time.Second,
 		&o.BreakerOpen: 500 * time.Millisecond, &o.ConfirmWait: 2 * time.Second,
 		&o.ConfirmPoll: 50 * time.Millisecond, &o.LedgerTimeout: 2 * time.Second,
 		&o.MissMemory: time.Second, &o.CatalogRefresh: time.Second, &o.KeyRefresh: 2 * time.Second,
