@@ -44,7 +44,8 @@ func Connect(rawURL string, o ConnectOptions) (redis.UniversalClient, error) {
 	password, _ := u.User.Password()
 	opts := &redis.UniversalOptions{
 		Addrs: hosts, Username: u.User.Username(), Password: password,
-		MaxRetries: -1, ContextTimeoutEnabled: true,
+		// A connection is tried once: the callers know best how long to wait for a server.
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		ReadTimeout: orDefault(o.ReadTimeout, 500*time.Millisecond),
 		DialTimeout: orDefault(o.DialTimeout, time.Second),
 		PoolSize:    orDefault(o.PoolSize, 320),
