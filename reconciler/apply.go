@@ -33,7 +33,7 @@ func (r *Reconciler) findVersions(ctx, work context.Context) {
 
 // create brings a sale into Redis whose shard neither Redis nor the ledger has.
 func (w *worker) create(ctx context.Context) (time.Duration, error) {
-	if !w.versions.Load() || time.Now().Before(w.applyAfter) {
+	if !w.versionDue() {
 		w.become(stateWaiting, "", "")
 		w.known = false // Another reconciler may create it.
 		return ms(w.r.opts.IdleMaxMs), nil
@@ -65,10 +65,13 @@ func (w *worker) create(ctx context.Context) (time.Duration, error) {
 	refusal, err := w.applyOne(ctx, nil, next)
 	tx.Rollback()
 	w.applied(ctx, next, refusal, err)
-	return 0, nil
+	return ms(w.r.opts.IdleMs), nil
 }
 
-// apply brings the next pending version into an open, drained shard. When it fails the events go
+// versionDue tells whether there is a version to bring to the shard now.
+func (w *worker) versionDue() bool { return w.versions.Load() && !time.Now().Before(w.applyAfter) }
+
+// apply brings the next pending version into an open shard. When it fails the events go
 // on being drained, and it is tried again.
 func (w *worker) apply(ctx context.Context, s sight) {
 	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))

@@ -3,6 +3,8 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,4 +204,27 @@ func TestSweepWorksAlone(t *testing.T) {
 		require.NoError(t, err)
 		require.Less(t, l.NowMs-l.LastMs, int64(1500), "kept alive")
 	})
+}
+
+// TestVersionUnderTraffic guards a version of a sale that is so busy that it is never found without
+// events to drain.
+func TestVersionUnderTraffic(t *testing.T) {
+	r := newRig(t, realRedis(t))
+	r.created()
+	r.start("only")
+	busy, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	gate := lua.New(r.rdb, lua.Options{}).Shard("drop", 0)
+	wg.Go(func() {
+		for i := 0; busy.Err() == nil; i++ {
+			_, _ = gate.Reserve(busy, []lua.ReserveRequest{r.request(fmt.Sprintf("busy-%d", i), fmt.Sprint(i), "BAG/main=1")})
+		}
+	})
+	c := config()
+	c.HoldSeconds = 33
+	r.put(c)
+	require.Equal(t, sale.VersionApplied, r.status(2).Status)
 }

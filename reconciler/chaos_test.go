@@ -14,7 +14,8 @@ import (
 // TestChaos guards the properties of recovery together: three reconcilers that lose calls, die and
 // come back, while Redis is emptied and rolled back under traffic. The seed is printed on failure.
 func TestChaos(t *testing.T) {
-	r := newRig(t, realRedis(t))
+	t.Parallel()
+	r := newRig(t, ownRedis(t))
 	r.opts.Sweep, r.opts.BatchMax, r.opts.SliceRecords, r.opts.TailEvents = true, 40, 25, 30
 	c := config()
 	c.HoldSeconds = 2
@@ -37,7 +38,7 @@ func TestChaos(t *testing.T) {
 	durable := map[string]string{}
 	asked := map[string]lua.Answer{}
 	old := r.save()
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); {
 		r.traffic(40)
 		r.n++
 		id := fmt.Sprintf("sure-%d", r.n)

@@ -66,15 +66,20 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	}
 	w.lastEvent, w.lastAlive = begun, begun
 	w.head.AliveAtMs = max(w.head.AliveAtMs, s.LastMs)
-	if s.Open && s.Building == "" {
+	open := s.Open && s.Building == ""
+	if open {
 		w.become(stateOpen, "", "")
+		w.recovery = recovery{}
 	}
 	w.r.m.drained.Add(float64(len(events)))
 	w.r.m.batchSeconds.Observe(time.Since(begun).Seconds())
 	if err := w.trim(ctx); err != nil {
 		return 0, err
 	}
-	if len(s.Events) == w.r.opts.BatchMax || !s.Open {
+	if open && w.versionDue() {
+		w.apply(ctx, s) // A shard with much to do is never found without work.
+	}
+	if len(s.Events) == w.r.opts.BatchMax || !open {
 		return 0, nil
 	}
 	return ms(w.r.opts.IdleMs), nil

@@ -28,7 +28,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		lagEvents:  gauge("lag_events", "Events of a shard that the ledger does not have yet.", "sale", "shard"),
-		lagSeconds: gauge("lag_seconds", "Age of a shard's oldest event that the ledger does not have yet.", "sale", "shard"),
+		lagSeconds: gauge("lag_seconds", "Age of the oldest event that the ledger does not have yet.", "sale", "shard"),
 		state:      gauge("state", "1 for the state that a shard is in.", "sale", "shard", "state"),
 		frozen:     gauge("frozen", "1 while a shard waits for an operator, by reason.", "sale", "shard", "reason"),
 		drained:    counter("drained_total", "Events committed to the ledger."),

@@ -29,8 +29,8 @@ type Options struct {
 	// RecoveryGraceMs is added to the deadlines of a rebuilt shard, and is how long it may take to
 	// open; default 30,000.
 	RecoveryGraceMs int64
-	// TakeoverMs: a rebuild by somebody else that makes no progress for so long is taken over;
-	// default 2,000.
+	// TakeoverMs: a rebuild by somebody else that makes no progress for so long, or
+	// up to twice as long, is taken over; default 1,000.
 	TakeoverMs int64
 	// SliceRecords bounds the rows of one slice of a rebuild; default 500.
 	SliceRecords int
@@ -73,7 +73,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.AliveMs, 5000)
 	setDefault(&o.MaxClockStepMs, 30_000)
 	setDefault(&o.RecoveryGraceMs, 30_000)
-	setDefault(&o.TakeoverMs, 2000)
+	setDefault(&o.TakeoverMs, 1000)
 	setDefault(&o.SliceRecords, 500)
 	setDefault(&o.FoldPage, 5000)
 	setDefault(&o.RecordMs, 24*60*60*1000)

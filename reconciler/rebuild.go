@@ -123,6 +123,7 @@ func (w *worker) rebuild(ctx context.Context, c condemned) error {
 	w.r.m.rebuildSeconds.Observe(time.Since(c.begun).Seconds())
 	w.log.Warn("shard is rebuilt", "reason", c.reason, "from_epoch", c.closed.Head.Epoch,
 		"epoch", rebuilt.Epoch, "seq", rebuilt.Seq, "took", time.Since(c.begun))
+	w.recovery = recovery{}
 	w.r.dropLater(w.sh, c.closed.Head.Epoch, rebuilt.Epoch)
 	if err := w.trim(ctx); err != nil {
 		return err

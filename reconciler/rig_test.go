@@ -16,20 +16,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"flashgate/internal/pgtest"
 	"flashgate/internal/redistest"
 	"flashgate/ledger"
 	"flashgate/lua"
 	"flashgate/sale"
 )
 
-// TestMain guards that no goroutine outlives Run. The servers of the test process may.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("flashgate/internal/redistest.launch.func1"),
-		goleak.IgnoreAnyFunction("flashgate/internal/pgtest.launch.func1"),
-		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
-}
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // rig is one sale on some Redis and some ledger, seen by a gateway's store and by reconcilers.
 type rig struct {
@@ -43,6 +38,7 @@ type rig struct {
 	rng    *rand.Rand
 	log    *logBuffer
 	opts   Options
+	batch  int // reserves of one call of traffic, at most
 	n      int
 }
 
@@ -79,6 +75,9 @@ func onEachRedis(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) 
 
 func realRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Shared(t).URL()) }
 
+// ownRedis is for tests that run beside others.
+func ownRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Start(t).URL()) }
+
 func newRig(t *testing.T, rdb redis.UniversalClient) *rig {
 	m := newMemory()
 	r := newRigOn(t, rdb, m)
@@ -90,7 +89,7 @@ func newRigOn(t *testing.T, rdb redis.UniversalClient, l ledger.Ledger) *rig {
 	seed := uint64(time.Now().UnixNano())
 	r := &rig{
 		t: t, ctx: t.Context(), rdb: rdb, ledger: l, id: ledger.Shard{Sale: "drop"},
-		rng: rand.New(rand.NewPCG(seed, 1)), log: &logBuffer{}, opts: fast(),
+		rng: rand.New(rand.NewPCG(seed, 1)), log: &logBuffer{}, opts: fast(), batch: 8,
 	}
 	r.gate = lua.New(rdb, lua.Options{}).Shard("drop", 0)
 	t.Cleanup(func() {
@@ -248,7 +247,7 @@ func (r *rig) traffic(n int) {
 	must := func(err error) { require.NoError(r.t, err) }
 	for n > 0 {
 		if r.rng.IntN(3) == 0 || r.n == 0 {
-			batch := make([]lua.ReserveRequest, 1+r.rng.IntN(8))
+			batch := make([]lua.ReserveRequest, 1+r.rng.IntN(r.batch))
 			for i := range batch {
 				r.n++
 				lines := []string{"AIR/=1", "AIR/leipzig=2;BAG/main=1", "BAG/main=3", "AIR/berlin=2"}[r.rng.IntN(4)]

@@ -64,7 +64,7 @@ func newWorker(r *Reconciler, id ledger.Shard) *worker {
 	return w
 }
 
-// run loops until ctx ends. What a round has begun goes on with work.
+// run loops until ctx ends and what is there is drained. What a round has begun goes on with work.
 func (w *worker) run(ctx, work context.Context) {
 	for ctx.Err() == nil {
 		pause, err := w.round(work)
@@ -74,6 +74,17 @@ func (w *worker) run(ctx, work context.Context) {
 			w.failures = 0
 		}
 		if pause > 0 && !sleep(ctx, pause, w.wake) {
+			break
+		}
+	}
+	w.finish(work)
+}
+
+// finish drains what was written before the end, until nothing is left or something fails: in the
+// embedded stack Redis is about to go away.
+func (w *worker) finish(work context.Context) {
+	for work.Err() == nil {
+		if pause, err := w.round(work); err != nil || pause > 0 {
 			return
 		}
 	}
@@ -154,9 +165,9 @@ func (w *worker) idle(ctx context.Context, s sight) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if w.versions.Load() && time.Now().After(w.applyAfter) {
+	if w.versionDue() {
 		w.apply(ctx, s)
-		return 0, nil
+		return ms(w.r.opts.IdleMs), nil
 	}
 	if time.Since(w.lastAlive) >= ms(w.r.opts.AliveMs) && s.LastMs > w.head.AliveAtMs {
 		if err := w.noteAlive(ctx, s); err != nil {
