@@ -24,7 +24,8 @@ const (
 
 // Options of a ledger; a zero field takes its default.
 type Options struct {
-	// MaxConns bounds the connections. Default 8: a few transactions and many short reads.
+	// MaxConns bounds the connections. Every transaction holds one, also while it waits for its
+	// shard: it must be above the shards that one program drains. Default 16.
 	MaxConns int32
 	// ConnectTimeout bounds the making of one connection. Default 3 s.
 	ConnectTimeout time.Duration
@@ -43,7 +44,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.MaxConns = cmp.Or(o.MaxConns, 8)
+	o.MaxConns = cmp.Or(o.MaxConns, 16)
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 3*time.Second)
 	o.MaxConnLifetime = cmp.Or(o.MaxConnLifetime, 30*time.Minute)
 	o.MaxConnIdle = cmp.Or(o.MaxConnIdle, 5*time.Minute)
@@ -78,6 +79,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Ledger, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "flashgate"
 	}
+	config.AfterConnect = prepareSession
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -93,6 +95,13 @@ func Open(ctx context.Context, dsn string, opts Options) (*Ledger, error) {
 		CASE WHEN current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
 		THEN set_config('synchronous_commit', 'on', true) END`, opts.IdleInTransaction.Milliseconds())
 	return &Ledger{pool: pool, opts: opts, beginTx: pgx.TxOptions{BeginQuery: begin}}, nil
+}
+
+// prepareSession makes the server plan every statement anew. The tables of a drop grow from nothing to
+// millions of rows in a minute: a plan kept from its first second scans them whole ever after.
+func prepareSession(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SET plan_cache_mode = force_custom_plan`)
+	return err
 }
 
 // Ping tells whether the ledger can be read now.
