@@ -27,7 +27,7 @@ var errGaveUp = errors.New("the caller gave up")
 
 func newBreaker(purpose string, o Options, m *metrics) *breaker {
 	state, opened := m.breaker.WithLabelValues(purpose), m.opened.WithLabelValues(purpose)
-	minimum := uint32(min(o.BreakerMin, 1<<20)) //nolint:gosec // bounded in both directions
+	minimum := uint32(min(o.BreakerMin, 1<<20))
 	settings := gobreaker.Settings{
 		Name:         purpose,
 		MaxRequests:  1,

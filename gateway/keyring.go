@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"flashgate/ledger"
 )
@@ -44,8 +46,8 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 // NewKey makes an API key: what the ledger stores, and the token, which is shown once and never
 // stored.
 func NewKey(name, role string, now time.Time) (ledger.Key, string, error) {
-	if name == "" || len(name) > keyNameMax || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return ledger.Key{}, "", fmt.Errorf("key name: must be 1 to %d bytes without control characters", keyNameMax)
+	if name == "" || len(name) > keyNameMax || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return ledger.Key{}, "", fmt.Errorf("key name: must be 1 to %d bytes of UTF-8 without control characters", keyNameMax)
 	}
 	if !slices.Contains(Roles, role) {
 		return ledger.Key{}, "", fmt.Errorf("key role %.40q: must be one of %s", role, strings.Join(Roles, ", "))
@@ -193,7 +195,7 @@ func (k *keyring) lookFor(ctx context.Context, id string) error {
 		return err
 	}
 	defer func() { <-k.look }()
-	if k.lookedAt.Before(asked) {
+	if !k.lookedAt.After(asked) {
 		if err := sleep(ctx, time.Until(k.lookedAt.Add(missLookups))); err != nil {
 			return err
 		}

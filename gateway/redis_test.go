@@ -21,7 +21,9 @@ import (
 // connect opens a store as the program does.
 func connect(t testing.TB, url string) *lua.Store {
 	t.Helper()
-	rdb, err := lua.Connect(url, lua.ConnectOptions{PoolSize: 64})
+	// A busy machine under the race detector needs longer than a shopper would wait; what is tested
+	// here is the bound of the gateway, RedisTimeout.
+	rdb, err := lua.Connect(url, lua.ConnectOptions{PoolSize: 64, ReadTimeout: 20 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = rdb.Close() })
 	return lua.New(rdb, lua.Options{})
@@ -64,7 +66,7 @@ func want(id, customer, sku string) lua.ReserveRequest {
 func TestFiftyCallsWithOneIDMakeOneReservation(t *testing.T) {
 	onBoth(t, func(t *testing.T, store *lua.Store) {
 		shard := putSale(t, store, "drop", 60, map[string]int64{"A": 10})
-		r := newReserver(store, Options{RedisTimeout: 5 * time.Second}, newMetrics(nil))
+		r := newReserver(store, Options{RedisTimeout: 20 * time.Second}, newMetrics(nil))
 		defer r.close()
 		var held, replayed atomic.Int64
 		var wg sync.WaitGroup
@@ -121,7 +123,7 @@ func TestDueHoldsAreGivenBackOnDemand(t *testing.T) {
 		}
 		time.Sleep(time.Until(time.UnixMilli(last.Reservation.DeadlineMs)) + 5*time.Millisecond)
 
-		r := newReserver(store, Options{RedisTimeout: 5 * time.Second, AgainWait: 10 * time.Second}, newMetrics(nil))
+		r := newReserver(store, Options{RedisTimeout: 20 * time.Second, AgainWait: 20 * time.Second, QueueWait: 20 * time.Second}, newMetrics(nil))
 		defer r.close()
 		var others sync.WaitGroup
 		for i := range 20 {

@@ -47,7 +47,9 @@ func (r *resolver) do(ctx context.Context, call func(context.Context) error) err
 // doAgain makes a call that may answer AGAIN: then the due holds of the shard are given back and
 // it is asked again, a bounded number of times. ask reports whether the answer was AGAIN; when it
 // still is at the end the error is errOverloaded.
-func (r *resolver) doAgain(ctx context.Context, shard expirer, ask func(context.Context) (again bool, err error)) error {
+func (r *resolver) doAgain(
+	ctx context.Context, shard expirer, ask func(context.Context) (again bool, err error),
+) error {
 	for range r.opts.AgainRounds {
 		var again bool
 		err := r.do(ctx, func(ctx context.Context) (err error) {
