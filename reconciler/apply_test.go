@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -220,7 +221,7 @@ func TestVersionUnderTraffic(t *testing.T) {
 	gate := lua.New(r.rdb, lua.Options{}).Shard("drop", 0)
 	wg.Go(func() {
 		for i := 0; busy.Err() == nil; i++ {
-			_, _ = gate.Reserve(busy, []lua.ReserveRequest{r.request(fmt.Sprintf("busy-%d", i), fmt.Sprint(i), "BAG/main=1")})
+			_, _ = gate.Reserve(busy, []lua.ReserveRequest{r.request(fmt.Sprintf("busy-%d", i), strconv.Itoa(i), "BAG/main=1")})
 		}
 	})
 	c := config()

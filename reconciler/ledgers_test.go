@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"flashgate/ledger"
 	"flashgate/ledger/postgres"
 	"flashgate/ledger/sqlite"
+	"flashgate/lua"
 	"flashgate/sale"
 )
 
@@ -133,4 +135,43 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	stop()
 	goleak.VerifyNone(t, before)
+}
+
+// TestManyShardsFewConnections guards against reconcilers that hold a lock while they wait for a
+// connection that another lock holds: forty workers of two reconcilers share two connections each.
+func TestManyShardsFewConnections(t *testing.T) {
+	t.Parallel()
+	rdb, dsn := ownRedis(t), pgtest.DSN(t)
+	var rigs []*rig
+	for i := range 2 {
+		l, err := postgres.Open(t.Context(), dsn, postgres.Options{MaxConns: 2})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = l.Close() })
+		r := newRigOn(t, rdb, l)
+		r.opts.Sweep = true
+		r.start(fmt.Sprint("reconciler ", i))
+		rigs = append(rigs, r)
+	}
+	r, store := rigs[0], lua.New(rdb, lua.Options{})
+	all := func(epoch int64) {
+		t.Helper()
+		for i := range 20 {
+			id := fmt.Sprintf("sale-%d", i)
+			r.eventually(id+" open", func() bool {
+				l, err := store.Shard(id, 0).Look(t.Context(), 1, 0, 1)
+				require.NoError(t, err)
+				h, err := r.ledger.Head(t.Context(), ledger.Shard{Sale: id})
+				require.NoError(t, err)
+				return l.Open && l.Epoch == epoch && h.Mark == l.Mark
+			})
+		}
+	}
+	for i := range 20 {
+		c := config()
+		c.Sale = fmt.Sprintf("sale-%d", i)
+		r.put(c)
+	}
+	all(1)
+	require.NoError(t, rdb.FlushAll(t.Context()).Err())
+	all(2)
 }
