@@ -60,7 +60,11 @@ type auditor struct {
 	// now are the reservations as the server says they are.
 	now   map[string]*Answer
 	items []ItemStock
-	found findings
+	// stockWrong and idWrong are what server and ledger still did not agree on when time was up, both
+	// seen at one moment: the ledger goes on while the audit looks at the rest.
+	stockWrong []string
+	idWrong    map[string]string
+	found      findings
 }
 
 // Run looks at everything and returns one verdict for each promise, in order. An error means that
@@ -79,7 +83,7 @@ func (a Audit) Run(ctx context.Context) ([]Verdict, error) {
 	w := &auditor{
 		Audit: a, judge: newJudge(saleID, a.Record.Milliseconds()),
 		client: newClient(a.BaseURL, a.Token, saleID, a.Connections, a.Timeout),
-		ids:    map[string][]*Answer{}, now: map[string]*Answer{},
+		ids:    map[string][]*Answer{}, now: map[string]*Answer{}, idWrong: map[string]string{},
 	}
 	defer w.client.close()
 	for i := range a.Recording.Answers {
@@ -110,7 +114,7 @@ func (w *auditor) run(ctx context.Context) ([]Verdict, error) {
 func (w *auditor) settle(ctx context.Context) (measures []Measure, err error) {
 	for until := time.Now().Add(w.Settle); ; {
 		status, items, err := w.client.availability(ctx)
-		if err != nil {
+		if err != nil && time.Now().After(until) {
 			return nil, fmt.Errorf("read the stock: %w", err)
 		}
 		w.items = items
@@ -122,7 +126,8 @@ func (w *auditor) settle(ctx context.Context) (measures []Measure, err error) {
 				return nil, fmt.Errorf("measure memory: %w", err)
 			}
 		}
-		if status == 200 && len(w.stockDiffers()) == 0 && len(tooLarge(measures)) == 0 {
+		w.stockWrong = w.stockDiffers()
+		if status == 200 && len(w.stockWrong) == 0 && len(tooLarge(measures)) == 0 {
 			return measures, nil
 		}
 		if time.Now().After(until) {

@@ -35,9 +35,10 @@ func (w *auditor) findAll(ctx context.Context) error {
 			return err
 		}
 		var again []string
+		clear(w.idWrong)
 		for _, id := range ask {
-			if w.differs(id) != "" {
-				again = append(again, id)
+			if d := w.differs(id); d != "" {
+				again, w.idWrong[id] = append(again, id), d
 			}
 		}
 		if ask = again; len(ask) == 0 || time.Now().After(until) {
@@ -149,7 +150,7 @@ func (w *auditor) oversell() Verdict {
 		check(s.Items, fmt.Sprintf("%.1f s", s.At.Seconds()))
 	}
 	check(w.items, "at the end")
-	for _, d := range w.stockDiffers() {
+	for _, d := range w.stockWrong {
 		w.found.broken(1, "%s", d)
 	}
 	promised := w.promised()
@@ -197,7 +198,7 @@ func (w *auditor) resolvesOnce() Verdict {
 	checked := 0
 	for id, answers := range w.ids {
 		l := w.judge.lives[id]
-		if d := w.differs(id); d != "" {
+		if d := w.idWrong[id]; d != "" {
 			w.found.broken(2, "%s", d)
 		}
 		ended := map[sale.State]bool{}

@@ -24,7 +24,7 @@ type demoCmd struct {
 	Shoppers int     `help:"How many come." default:"4000" placeholder:"N"`
 	Seconds  float64 `help:"Within how many seconds they come." default:"5" placeholder:"N"`
 	Seed     uint64  `help:"The same seed is the same crowd; 0 picks one." placeholder:"N"`
-	Listen   *string `help:"Address and port (default 127.0.0.1:8080, or a free port when that is taken)." placeholder:"ADDR"`
+	Listen   *string `help:"Address and port (default 127.0.0.1:8080, else a free port)." placeholder:"ADDR"`
 	Data     *string `help:"Folder for the ledger, kept afterwards (default: a temporary one)." placeholder:"DIR"`
 }
 
@@ -52,6 +52,8 @@ const (
 	demoGraceMs = 2_000
 	// demoLossAt is when Redis is emptied, as a part of the crowd's time.
 	demoLossAt = 0.12
+	// demoSettle is long, for a machine that is busy with something else.
+	demoSettle = 20 * time.Second
 	// demoReady bounds the wait for the sale to be open.
 	demoReady = 15 * time.Second
 )
@@ -170,7 +172,9 @@ func (d demoCmd) show(ctx context.Context, c console, st *stack, addr string) er
 }
 
 // crowd runs and audits the crowd.
-func (d demoCmd) crowd(ctx context.Context, c console, st *stack, addr string, config sale.Config) (loadtest.Result, error) {
+func (d demoCmd) crowd(
+	ctx context.Context, c console, st *stack, addr string, config sale.Config,
+) (loadtest.Result, error) {
 	progress := newProgress(c, d.Shoppers)
 	duration := time.Duration(d.Seconds * float64(time.Second))
 	crowd, err := loadtest.NewCrowd(loadtest.Options{
@@ -191,7 +195,7 @@ func (d demoCmd) crowd(ctx context.Context, c console, st *stack, addr string, c
 	}
 	verdicts, err := loadtest.Audit{
 		BaseURL: "http://" + addr, Token: st.devKey, Recording: recording, Ledger: st.ledger,
-		Record: time.Duration(st.cfg.RecordSeconds) * time.Second,
+		Record: time.Duration(st.cfg.RecordSeconds) * time.Second, Settle: demoSettle,
 		Memory: func(ctx context.Context) ([]loadtest.Measure, error) { return st.measure(ctx, config.Sale) },
 	}.Run(ctx)
 	if err != nil {
@@ -270,7 +274,8 @@ func invite(w io.Writer, addr, key string, config *sale.Config) {
   curl -H 'Authorization: Bearer %[2]s' 'http://%[1]s/v1/availability?sale=%[3]s'
 
   curl -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' http://%[1]s/v1/adjust \
-    -d '{"adjustment_id": "found-a-box", "sale": "%[3]s", "sku": "%[4]s", "location": "%[5]s", "delta": 10, "reason": "found a box"}'
+    -d '{"adjustment_id": "found-a-box", "sale": "%[3]s", "sku": "%[4]s", "location": "%[5]s",
+         "delta": 10, "reason": "found a box"}'
 
   curl -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' http://%[1]s/v1/reserve \
     -d '{"reservation_id": "my-first-one", "sale": "%[3]s", "customer": "me", "sku": "%[4]s", "qty": 1}'

@@ -34,6 +34,10 @@ type embedded struct {
 // on its own it would look at every key with every command.
 const ttlTick = time.Second
 
+// embeddedTimeoutMs is the least time for a call of the Redis inside. It cannot be away: a slow answer
+// means that this process gets no processor, and giving up on it would only make more work.
+const embeddedTimeoutMs = 5_000
+
 // openEmbedded starts the Redis and locks the folder: two of them on one ledger would take each other
 // for a fork.
 func openEmbedded(data string) (*embedded, error) {

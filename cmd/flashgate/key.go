@@ -47,7 +47,8 @@ func (k keyCreateCmd) Run(ctx context.Context, c console) error {
 	if err := l.CreateKey(ctx, key, cliActor()); err != nil {
 		return fmt.Errorf("create the key: %w", err)
 	}
-	fmt.Fprintf(c.err, "key %s of %s (%s) was made; this is the only time that it is shown:\n", key.ID, key.Name, key.Role)
+	fmt.Fprintf(c.err, "key %s of %s (%s) was made; this is the only time that it is shown:\n",
+		key.ID, key.Name, key.Role)
 	_, err = fmt.Fprintln(c.out, token)
 	return err
 }

@@ -62,8 +62,8 @@ func run() int {
 	return runWith(ctx, os.Args[1:], console{os.Stdout, os.Stderr, os.Environ()})
 }
 
-// errHelp leaves the parser after it printed help.
-var errHelp = errors.New("help")
+// helped leaves the parser after it printed help.
+type helped struct{}
 
 func runWith(ctx context.Context, args []string, c console) (code int) {
 	var commands cli
@@ -72,7 +72,8 @@ func runWith(ctx context.Context, args []string, c console) (code int) {
 		kong.Description("The one place where the stock of a limited drop may change."),
 		kong.Writers(c.out, c.err),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Exit(func(int) { panic(errHelp) }),
+		kong.Exit(func(int) { panic(helped{}) }),
+		kong.Vars{"ledger_default": "that of the configuration, else the embedded one under --data"},
 		kong.Bind(c),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
@@ -81,9 +82,11 @@ func runWith(ctx context.Context, args []string, c console) (code int) {
 		return exitFailed
 	}
 	defer func() {
-		if r := recover(); r == errHelp {
+		switch r := recover().(type) {
+		case nil:
+		case helped:
 			code = exitOK
-		} else if r != nil {
+		default:
 			panic(r)
 		}
 	}()

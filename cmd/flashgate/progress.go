@@ -59,7 +59,8 @@ func (p *progress) show(now loadtest.Progress) {
 		p.bar.SetCurrent(int64(now.Left))
 	case now.Elapsed-p.lineAt >= lineEvery:
 		p.lineAt = now.Elapsed
-		fmt.Fprintf(p.w, "%4.1f s: %d of %d shoppers, %s\n", now.Elapsed.Seconds(), now.Left, now.Shoppers, progressText(now))
+		fmt.Fprintf(p.w, "%4.1f s: %d of %d shoppers, %s\n", now.Elapsed.Seconds(), now.Left, now.Shoppers,
+			progressText(now))
 	}
 }
 

@@ -24,14 +24,15 @@ type saleCmd struct {
 // changeFlags are those of commands that change a sale.
 type changeFlags struct {
 	ledgerFlags
-	Wait   time.Duration `help:"How long to wait until a reconciler has applied the change; 0s does not wait." default:"5s"`
+	Wait   time.Duration `help:"How long to wait for a reconciler to apply the change; 0s does not." default:"5s"`
 	Reason string        `help:"Why, for the audit log." placeholder:"TEXT"`
 }
 
 // report waits for a change and says what became of it.
 func (f changeFlags) report(ctx context.Context, c console, l ledger.Ledger, r putResult, did string) error {
 	if !r.changed && r.version.Status != sale.VersionPending {
-		_, err := fmt.Fprintf(c.out, "%s: unchanged, version %d is %s\n", r.version.Sale, r.version.Version, r.version.Status)
+		v := r.version
+		_, err := fmt.Fprintf(c.out, "%s: unchanged, version %d is %s\n", v.Sale, v.Version, v.Status)
 		return err
 	}
 	v, err := waitApplied(ctx, l, r.version, f.Wait)
@@ -44,7 +45,8 @@ func (f changeFlags) report(ctx context.Context, c console, l ledger.Ledger, r p
 	case sale.VersionApplied:
 		_, err = fmt.Fprintf(c.out, "%s: %s, version %d is applied\n", v.Sale, did, v.Version)
 	default:
-		_, err = fmt.Fprintf(c.out, "%s: %s, version %d is pending: a running reconciler applies it\n", v.Sale, did, v.Version)
+		_, err = fmt.Fprintf(c.out, "%s: %s, version %d is pending: a running reconciler applies it\n",
+			v.Sale, did, v.Version)
 	}
 	return err
 }
@@ -185,7 +187,9 @@ func (s saleShowCmd) Run(ctx context.Context, c console) error {
 	for _, item := range versions[len(versions)-1].Config.Items {
 		for _, at := range item.Stock {
 			if v, ok := stock[sale.Place{SKU: item.SKU, Location: at.Location}]; ok {
-				show.Stock = append(show.Stock, level{item.SKU, at.Location, v.OnHand, v.Safety, v.Held, v.Sold, v.Available()})
+				show.Stock = append(show.Stock, level{
+					item.SKU, at.Location, v.OnHand, v.Safety, v.Held, v.Sold, v.Available(),
+				})
 			}
 		}
 	}

@@ -79,8 +79,8 @@ func putOnce(ctx context.Context, l ledger.Ledger, config sale.Config, actor, re
 			return putResult{version: latest}, nil
 		}
 		if locked := sale.Diff(&latest.Config, &config).Locked; len(locked) > 0 && now >= latest.Config.OpensAt {
-			return putResult{}, fmt.Errorf("sale %s has opened: %s cannot change any more (stock changes through adjust)",
-				config.Sale, strings.Join(locked, ", "))
+			return putResult{}, fmt.Errorf("sale %s has opened: %s cannot change any more "+
+				"(stock changes through adjust)", config.Sale, strings.Join(locked, ", "))
 		}
 	}
 	next.Config = config
@@ -104,7 +104,9 @@ func sameConfig(a, b *sale.Config) bool {
 }
 
 // setLifecycle pauses, resumes or closes a sale; false when it was so already.
-func setLifecycle(ctx context.Context, l ledger.Ledger, id string, to sale.Lifecycle, reason string) (putResult, error) {
+func setLifecycle(
+	ctx context.Context, l ledger.Ledger, id string, to sale.Lifecycle, reason string,
+) (putResult, error) {
 	latest, err := l.LatestVersion(ctx, id)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,7 +69,7 @@ func httpCall(ts *testscript.TestScript, _ bool, args []string) {
 		_, err = io.Copy(&text, resp.Body)
 		_ = resp.Body.Close()
 		last = fmt.Sprintf("%d %s", resp.StatusCode, text.String())
-		if err == nil && fmt.Sprint(resp.StatusCode) == want && pattern.MatchString(text.String()) {
+		if err == nil && strconv.Itoa(resp.StatusCode) == want && pattern.MatchString(text.String()) {
 			return
 		}
 	}
@@ -86,13 +88,13 @@ func exitCodeOf(ts *testscript.TestScript, _ bool, args []string) {
 	err := ts.Exec(args[1], args[2:]...)
 	code := 0
 	if err != nil {
-		exit, ok := err.(*exec.ExitError)
-		if !ok {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
 			ts.Fatalf("%v", err)
 		}
 		code = exit.ExitCode()
 	}
-	if fmt.Sprint(code) != args[0] {
+	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
 	}
 }
@@ -100,7 +102,7 @@ func exitCodeOf(ts *testscript.TestScript, _ bool, args []string) {
 // lines is "lines N FILE": stdout, stderr or a file has exactly so many lines.
 func lines(ts *testscript.TestScript, _ bool, args []string) {
 	text := ts.ReadFile(args[1])
-	if n := strings.Count(text, "\n"); fmt.Sprint(n) != args[0] || !strings.HasSuffix(text, "\n") {
+	if n := strings.Count(text, "\n"); strconv.Itoa(n) != args[0] || !strings.HasSuffix(text, "\n") {
 		ts.Fatalf("%s has %d lines, want %s:\n%s", args[1], n, args[0], text)
 	}
 }

@@ -13,10 +13,10 @@ import (
 
 type serveCmd struct {
 	serverFlags
-	Embedded  bool     `help:"Redis inside the process and a SQLite ledger under --data: for trying out, loopback only."`
+	Embedded  bool     `help:"Redis inside the process, a SQLite ledger under --data; to try out, loopback only."`
 	Listen    *string  `help:"Address and port (default 127.0.0.1:8080; port 0 picks a free one)." placeholder:"ADDR"`
 	Data      *string  `help:"Folder of the embedded ledger (default ./flashgate-data)." placeholder:"DIR"`
-	Sale      []string `help:"Sale file to apply at start where it differs; may be repeated." placeholder:"FILE" sep:"none"`
+	Sale      []string `help:"Sale file to apply at start; may be repeated." placeholder:"FILE" sep:"none"`
 	Reconcile *bool    `help:"Drain events into the ledger in this process (default true; --reconcile=false)."`
 }
 
@@ -65,7 +65,8 @@ func (s serveCmd) Run(ctx context.Context, c console) error {
 		st.embedded.warn(log, st.devKey)
 	}
 	log.Info("flashgate serves", "address", "http://"+l.Addr().String(), "version", version(),
-		"redis", st.cfg.Redis.URL, "ledger", st.cfg.Ledger, "reconcile", cfg.Reconcile.Enabled, "sweep", cfg.Sweep.Enabled)
+		"redis", st.cfg.Redis.URL, "ledger", st.cfg.Ledger,
+		"reconcile", cfg.Reconcile.Enabled, "sweep", cfg.Sweep.Enabled)
 	err = st.run(ctx, l)
 	log.Info("flashgate has stopped")
 	return err

@@ -36,7 +36,8 @@ type stack struct {
 // openStack opens Redis and ledger, embedded or real. Whatever fails, nothing stays open.
 func openStack(ctx context.Context, cfg configs.Config, c console, log *slog.Logger) (s *stack, err error) {
 	s = &stack{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
 			s.close()
@@ -47,6 +48,8 @@ func openStack(ctx context.Context, cfg configs.Config, c console, log *slog.Log
 			return s, err
 		}
 		s.cfg.Redis.URL, s.cfg.Ledger = s.embedded.redisURL, s.embedded.ledgerDSN
+		s.cfg.Redis.ReadTimeoutMs = max(s.cfg.Redis.ReadTimeoutMs, embeddedTimeoutMs)
+		s.cfg.Gateway.RedisTimeoutMs = max(s.cfg.Gateway.RedisTimeoutMs, embeddedTimeoutMs)
 	}
 	if s.ledger, err = openLedger(ctx, s.cfg.Ledger); err != nil {
 		return s, err
@@ -63,7 +66,8 @@ func openStack(ctx context.Context, cfg configs.Config, c console, log *slog.Log
 		},
 	})
 	if err := s.store.Ready(ctx); err != nil {
-		return s, fmt.Errorf("redis %s does not take the scripts: %s", s.cfg.Redis.URL, clean(err, string(s.cfg.Redis.URL)))
+		url := s.cfg.Redis.URL
+		return s, fmt.Errorf("redis %s does not take the scripts: %s", url, clean(err, string(url)))
 	}
 	if cfg.Embedded {
 		if s.devKey, err = devKey(ctx, s.ledger, c.environ); err != nil {

@@ -27,6 +27,7 @@ func (versionCmd) Help() string { return "Example:\n  flashgate version" }
 
 // Run prints the version.
 func (versionCmd) Run(c console) error {
-	_, err := fmt.Fprintf(c.out, "flashgate %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(c.out, "flashgate %s (%s, %s/%s)\n",
+		version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
