@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/stretchr/testify/require"
+	"github.com/valyala/fasthttp"
+
+	"flashgate/internal/redistest"
+	"flashgate/ledger/sqlite"
+	"flashgate/lua"
+	"flashgate/sale"
+)
+
+// BenchmarkHTTPReserve measures accepted reserves over HTTP with wrk (one thread, 64 and 256
+// connections, a new id and customer each) on a real Redis with an append-only file, all on the
+// same cores, the ledger idle, in turn:
+//
+//	bare       a Fiber handler that decodes and encodes the same JSON with encoding/json, no Redis
+//	single     this gateway, but one script call per request
+//	coalesced  this gateway
+//
+// FLASHGATE_BENCH_SECONDS is the length of one measurement (default 5), FLASHGATE_BENCH_ROUNDS how
+// often all three are measured in turn (default 3); the medians and their ratios are reported.
+func BenchmarkHTTPReserve(b *testing.B) {
+	_, err := exec.LookPath("wrk")
+	require.NoError(b, err, "wrk is missing; on Debian: apt-get install wrk")
+	seconds, rounds := number(b, "FLASHGATE_BENCH_SECONDS", 5), number(b, "FLASHGATE_BENCH_ROUNDS", 3)
+	for _, connections := range []int{64, 256} {
+		b.Run("connections="+strconv.Itoa(connections), func(b *testing.B) {
+			got := map[string][]run{}
+			for b.Loop() {
+				for range rounds {
+					for _, name := range []string{"bare", "single", "coalesced"} {
+						got[name] = append(got[name], measure(b, name, connections, seconds))
+					}
+				}
+			}
+			bare, single, coalesced := median(got["bare"]), median(got["single"]), median(got["coalesced"])
+			b.ReportMetric(bare.perSecond, "bare/s")
+			b.ReportMetric(single.perSecond, "single/s")
+			b.ReportMetric(coalesced.perSecond, "coalesced/s")
+			b.ReportMetric(bare.p99ms, "bare-p99-ms")
+			b.ReportMetric(coalesced.p99ms, "coalesced-p99-ms")
+			b.ReportMetric(coalesced.perSecond/bare.perSecond, "of-bare")
+			b.ReportMetric(coalesced.perSecond/single.perSecond, "of-single")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func number(b *testing.B, name string, other int) int {
+	if s := os.Getenv(name); s != "" {
+		n, err := strconv.Atoi(s)
+		require.NoError(b, err, name)
+		return n
+	}
+	return other
+}
+
+type run struct{ perSecond, p99ms float64 }
+
+func median(runs []run) run {
+	// The run in the middle by throughput, with its own latency.
+	for _, r := range runs {
+		below, above := 0, 0
+		for _, o := range runs {
+			if o.perSecond < r.perSecond {
+				below++
+			}
+			if o.perSecond > r.perSecond {
+				above++
+			}
+		}
+		if below <= len(runs)/2 && above <= len(runs)/2 {
+			return r
+		}
+	}
+	return run{}
+}
+
+var (
+	wrkRate = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+	wrkP99  = regexp.MustCompile(`99%\s+([0-9.]+)(us|ms|s)`)
+	wrkBad  = regexp.MustCompile(`Non-2xx or 3xx responses: \d+|Socket errors: .*`)
+)
+
+// measure starts a fresh Redis and server, and one wrk against them.
+func measure(b *testing.B, name string, connections, seconds int) run {
+	handler, end := benchServer(b, name)
+	defer end()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	server := &fasthttp.Server{Handler: handler}
+	go func() { _ = server.Serve(l) }()
+	defer func() { _ = server.Shutdown() }()
+
+	script := filepath.Join(b.TempDir(), "reserve.lua")
+	require.NoError(b, os.WriteFile(script, []byte(wrkScript), 0o600))
+	wrk := exec.Command("wrk", "-t1", "-c", strconv.Itoa(connections), "-d", strconv.Itoa(seconds)+"s", "--latency", //nolint:gosec // our own numbers
+		"-s", script, "http://"+l.Addr().String())
+	var out bytes.Buffer
+	wrk.Stdout, wrk.Stderr = &out, &out
+	require.NoError(b, wrk.Run(), out.String())
+	require.Empty(b, wrkBad.FindString(out.String()), "%s: %s", name, out.String())
+	rate, p99 := wrkRate.FindStringSubmatch(out.String()), wrkP99.FindStringSubmatch(out.String())
+	require.NotNil(b, rate, out.String())
+	require.NotNil(b, p99, out.String())
+	var r run
+	r.perSecond, _ = strconv.ParseFloat(rate[1], 64)
+	r.p99ms, _ = strconv.ParseFloat(p99[1], 64)
+	r.p99ms *= map[string]float64{"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]]
+	b.Logf("%s, %d connections: %.0f/s, p99 %.1f ms", name, connections, r.perSecond, r.p99ms)
+	return r
+}
+
+const wrkScript = `
+local n = 0
+local headers = {["Content-Type"] = "application/json", ["Authorization"] = "Bearer dev"}
+function request()
+  n = n + 1
+  return wrk.format("POST", "/v1/reserve", headers, '{"reservation_id":"reservation-' .. n
+    .. '","sale":"bench","customer":"customer-' .. n .. '","sku":"AIR-42","qty":1}')
+end
+`
+
+func benchServer(b *testing.B, name string) (fasthttp.RequestHandler, func()) {
+	if name == "bare" {
+		return bareHandler(), func() {}
+	}
+	dir := b.TempDir()
+	server := redistest.Start(b, "--appendonly", "yes")
+	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
+	require.NoError(b, err)
+	books, err := sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
+	require.NoError(b, err)
+	now := time.Now()
+	c := sale.Config{
+		Sale: "bench", OpensAt: sale.Moment(now.Add(-time.Minute).UnixMilli()),
+		ClosesAt: sale.Moment(now.Add(time.Hour).UnixMilli()), HoldSeconds: 3600,
+		Caps: sale.Caps{PerCustomer: 2, PerOrder: 2}, Allocation: sale.AllocatePriority,
+		Items: []sale.Item{{SKU: "AIR-42", CapPerCustomer: 1, Stock: []sale.Stock{
+			{Location: "berlin", OnHand: sale.MaxOnHand}, {Location: "leipzig", OnHand: sale.MaxOnHand},
+		}}},
+	}
+	v, err := books.PutVersion(context.Background(), sale.Version{Sale: "bench", Lifecycle: sale.Live, Config: c, Actor: "bench"}, 0)
+	require.NoError(b, err)
+	store := lua.New(rdb, lua.Options{StreamMaxEvents: 1 << 40})
+	a, err := store.Shard("bench", 0).Apply(context.Background(), nil, v)
+	require.NoError(b, err)
+	require.Equal(b, sale.Applied, a.Outcome)
+	g, err := New(Deps{Store: store, Ledger: books, Options: Options{DevKey: "dev"}})
+	require.NoError(b, err)
+	handler := g.serve
+	if name == "single" {
+		handler = singleHandler(g)
+	}
+	return handler, func() {
+		g.reserver.close()
+		g.end()
+		_ = rdb.Close()
+		_ = books.Close()
+		server.Stop()
+	}
+}
+
+// bareHandler does what HTTP and encoding/json cost, and nothing else.
+func bareHandler() fasthttp.RequestHandler {
+	type line struct {
+		SKU      string `json:"sku"`
+		Qty      int64  `json:"qty"`
+		Location string `json:"location"`
+	}
+	type answer struct {
+		ReservationID string `json:"reservation_id"`
+		Sale          string `json:"sale"`
+		Customer      string `json:"customer"`
+		State         string `json:"state"`
+		Lines         []line `json:"lines"`
+		HeldAt        string `json:"held_at"`
+		ExpiresAt     string `json:"expires_at"`
+		ExpiresInMs   int64  `json:"expires_in_ms"`
+	}
+	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	app.Post("/v1/reserve", func(c *fiber.Ctx) error {
+		var body ReserveRequest
+		if err := json.Unmarshal(c.Body(), &body); err != nil {
+			return err
+		}
+		now := time.Now().UTC()
+		c.Set("Location", fmt.Sprintf("/v1/reservations/%s?sale=%s", body.ReservationID, body.Sale))
+		return c.Status(fiber.StatusCreated).JSON(answer{
+			ReservationID: body.ReservationID, Sale: body.Sale, Customer: body.Customer, State: "held",
+			Lines:  []line{{SKU: "AIR-42", Qty: 1, Location: "berlin"}},
+			HeldAt: now.Format(time.RFC3339Nano), ExpiresAt: now.Add(time.Hour).Format(time.RFC3339Nano), ExpiresInMs: 3_600_000,
+		})
+	})
+	return app.Handler()
+}
+
+// singleHandler is the gateway's route with a script call of its own for every request.
+func singleHandler(g *Gateway) fasthttp.RequestHandler {
+	var reserveRoute *route
+	for i := range routes {
+		if routes[i].path == "/v1/reserve" {
+			r := routes[i]
+			r.handle = func(g *Gateway, r *request) error {
+				var body ReserveRequest
+				if err := r.decodeReserve(g, &body); err != nil {
+					return err
+				}
+				lines := sale.NormalizeLines(body.asked())
+				answers, err := g.store.Shard(body.Sale, 0).Reserve(g.base, []lua.ReserveRequest{{
+					ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
+					Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
+				}})
+				if err != nil {
+					return err
+				}
+				a := &answers[0]
+				if a.Outcome != sale.Held {
+					return refusal(a)
+				}
+				r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
+				return r.raw(fasthttp.StatusCreated, appendReservation(nil, body.Sale, &a.Reservation, a.Head.NowMs, nil))
+			}
+			reserveRoute = &r
+		}
+	}
+	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	app.Post("/v1/reserve", g.handler(reserveRoute))
+	return func(ctx *fasthttp.RequestCtx) {
+		common(ctx, g.requestID.of(ctx))
+		app.Handler()(ctx)
+	}
+}
