@@ -16,6 +16,9 @@ const (
 	eventColumns = `epoch, seq, mark, prev, at, type, sale, shard, reservation, customer, lines, actor, ref, data`
 	recordFields = `reservation, state, customer, fingerprint, lines, held_at_ms, deadline_ms, resolved_at_ms,
 		extension, order_id, seq, mark`
+	// fromReservations looks up each id of $2 in the sale $1.
+	fromReservations = `FROM unnest($2::text[]) AS n (id) CROSS JOIN LATERAL (
+		SELECT * FROM reservations WHERE sale = $1 AND reservation = n.id OFFSET 0) AS r`
 )
 
 func scanHead(row pgx.Row) (h ledger.Head, saleSeq int64, err error) {
@@ -59,8 +62,8 @@ func scanEntry(row pgx.CollectableRow) (ledger.Entry, error) {
 
 // Marks reads the marks of the events with the given seqs.
 func (l *Ledger) Marks(ctx context.Context, shard ledger.Shard, seqs []int64) (map[int64]string, error) {
-	rows, err := l.pool.Query(ctx, `SELECT seq, mark FROM ledger
-		WHERE sale = $1 AND shard = $2 AND seq = ANY($3)`, shard.Sale, shard.Number, seqs)
+	rows, err := l.pool.Query(ctx, `SELECT l.seq, l.mark FROM unnest($3::bigint[]) AS n (seq) CROSS JOIN LATERAL (
+		SELECT seq, mark FROM ledger WHERE sale = $1 AND shard = $2 AND seq = n.seq OFFSET 0) AS l`, shard.Sale, shard.Number, seqs)
 	if err != nil {
 		return nil, err
 	}

@@ -22,19 +22,14 @@ const (
 		WHERE sale = $1 AND shard = $2 AND state = 'held'`
 	recordArrays = `unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
 		$9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[])`
-	insertRecords = `INSERT INTO reservations AS r (sale, shard, ` + recordFields + `)
-		SELECT $1, $2, n.* FROM ` + recordArrays + ` AS n
+	upsertRecords = `INSERT INTO reservations AS r (sale, shard, ` + recordFields + `)
+		SELECT $1, $2, n.* FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+			$9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[]) AS n
 		ON CONFLICT (sale, reservation) DO UPDATE SET (shard, ` + recordFields + `) = (excluded.shard,
 			excluded.reservation, excluded.state, excluded.customer, excluded.fingerprint, excluded.lines,
 			excluded.held_at_ms, excluded.deadline_ms, excluded.resolved_at_ms, excluded.extension,
-			excluded.order_id, excluded.seq, excluded.mark)
-		WHERE r.state IN ('released', 'expired', 'cancelled')`
-	updateRecords = `UPDATE reservations AS r SET state = n.state, customer = n.customer,
-			fingerprint = n.fingerprint, lines = n.lines, held_at_ms = n.held_at_ms, deadline_ms = n.deadline_ms,
-			resolved_at_ms = n.resolved_at_ms, extension = n.extension, order_id = n.order_id, seq = n.seq,
-			mark = n.mark
-		FROM ` + recordArrays + ` AS n (` + recordFields + `)
-		WHERE r.sale = $1 AND r.shard = $2 AND r.reservation = n.reservation`
+			excluded.order_id, excluded.seq, excluded.mark)`
+	makeRecords  = upsertRecords + ` WHERE r.state IN ('released', 'expired', 'cancelled')`
 	upsertLevels = `INSERT INTO stock_levels (sale, shard, sku, location, on_hand, safety, held, sold)
 		SELECT $1, $2, n.* FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
 			$8::bigint[]) AS n
@@ -59,7 +54,7 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 		queue(shiftDeadlines, c.ShiftMs)
 	}
 	if len(c.Made) > 0 {
-		queue(insertRecords, recordColumns(c.Made)...).Exec(func(tag pgconn.CommandTag) error {
+		queue(makeRecords, recordColumns(c.Made)...).Exec(func(tag pgconn.CommandTag) error {
 			if int(tag.RowsAffected()) != len(c.Made) {
 				return ledger.ErrHeldTwice
 			}
@@ -67,12 +62,7 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 		})
 	}
 	if len(c.Moved) > 0 {
-		queue(updateRecords, recordColumns(c.Moved)...).Exec(func(tag pgconn.CommandTag) error {
-			if int(tag.RowsAffected()) != len(c.Moved) {
-				return fmt.Errorf("%d of %d reservations updated", tag.RowsAffected(), len(c.Moved))
-			}
-			return nil
-		})
+		queue(upsertRecords, recordColumns(c.Moved)...)
 	}
 	if len(c.Removed) > 0 {
 		skus, locations := make([]string, len(c.Removed)), make([]string, len(c.Removed))
@@ -109,8 +99,7 @@ func (t *tx) heldTwice(ctx context.Context, events []sale.Event, made []*sale.Re
 		ids[i] = r.ID
 	}
 	var id string
-	if err := t.tx.QueryRow(ctx, `SELECT reservation FROM reservations
-		WHERE sale = $1 AND reservation = ANY($2) AND seq < $3 LIMIT 1`,
+	if err := t.tx.QueryRow(ctx, `SELECT r.reservation `+fromReservations+` WHERE r.seq < $3 LIMIT 1`,
 		t.shard.Sale, ids, events[0].Seq).Scan(&id); err != nil {
 		return fmt.Errorf("find what is held twice: %w", err)
 	}

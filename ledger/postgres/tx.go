@@ -89,8 +89,8 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 	var loaded ledger.Loaded
 	var b pgx.Batch
 	if len(needs.Reservations) > 0 {
-		b.Queue(`SELECT `+recordFields+` FROM reservations WHERE sale = $1 AND shard = $2 AND reservation = ANY($3)`,
-			t.shard.Sale, t.shard.Number, needs.Reservations).Query(func(rows pgx.Rows) (err error) {
+		b.Queue(`SELECT `+recordFields+` `+fromReservations+` WHERE r.shard = $3`,
+			t.shard.Sale, needs.Reservations, t.shard.Number).Query(func(rows pgx.Rows) (err error) {
 			loaded.Reservations, err = pgx.CollectRows(rows, scanReservation)
 			return err
 		})
@@ -99,9 +99,9 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 		loaded.Stock, err = collectStock(rows)
 		return err
 	}
-	const levels = `SELECT sku, location, on_hand, safety, held, sold FROM stock_levels WHERE sale = $1 AND shard = $2`
+	const levels = `SELECT sku, location, on_hand, safety, held, sold FROM `
 	if needs.Sale {
-		b.Queue(levels, t.shard.Sale, t.shard.Number).Query(stock)
+		b.Queue(levels+`stock_levels WHERE sale = $1 AND shard = $2`, t.shard.Sale, t.shard.Number).Query(stock)
 		b.Queue(`SELECT `+eventColumns+`, hash FROM ledger WHERE sale = $1 AND shard = $2 AND seq = $3`,
 			t.shard.Sale, t.shard.Number, t.saleSeq).Query(func(rows pgx.Rows) error {
 			entries, err := pgx.CollectRows(rows, scanEntry)
@@ -115,7 +115,8 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 		for i, p := range needs.Places {
 			skus[i], locations[i] = p.SKU, p.Location
 		}
-		b.Queue(levels+` AND (sku, location) IN (SELECT * FROM unnest($3::text[], $4::text[]))`,
+		b.Queue(levels+`unnest($3::text[], $4::text[]) AS n (s, l) CROSS JOIN LATERAL (SELECT * FROM stock_levels
+			WHERE sale = $1 AND shard = $2 AND sku = n.s AND location = n.l OFFSET 0) AS level`,
 			t.shard.Sale, t.shard.Number, skus, locations).Query(stock)
 	}
 	if b.Len() == 0 {
