@@ -205,14 +205,22 @@ func (g *Gateway) version(id string, number int64) (sale.Version, error) {
 	return sale.Version{}, errors.Join(err, ledger.ErrNotFound)
 }
 
-// rejected tells why the shard would not take a version.
+// rejected tells why the shard would not take a version: the refusal begins with the code.
 func rejected(v *sale.Version) *problem {
-	switch {
-	case strings.Contains(v.Refusal, string(sale.FieldLocked)):
-		return refuse(codeFieldLocked, "The sale has opened meanwhile.")
-	case strings.Contains(v.Refusal, string(sale.Insufficient)):
-		return refuse(codeInsufficientStock, "The stock would not cover what is held, sold and withheld.").
-			member("lines", []ShortLine{}).member("waitlist", false)
+	reason, detail, _ := strings.Cut(v.Refusal, ": ")
+	switch code(reason) {
+	case codeFieldLocked:
+		p := refuse(codeFieldLocked, "%s", detail)
+		for word := range strings.FieldsSeq(detail) {
+			if strings.HasPrefix(word, "/") {
+				p.errs = append(p.errs, sale.FieldError{
+					Pointer: strings.TrimSuffix(word, ","), Detail: "may not change once the sale has opened",
+				})
+			}
+		}
+		return p
+	case codeInsufficientStock:
+		return refuse(codeInsufficientStock, "%s", detail).member("lines", []ShortLine{}).member("waitlist", false)
 	default:
 		return refuse(codeVersionMismatch, "The version was refused; the sale was changed at the same moment.")
 	}

@@ -151,6 +151,15 @@ func (g *Gateway) sale(id string) (sale.Version, error) {
 	return v, err
 }
 
+// saleInPath finds the sale that the path names. An id that none can have is as unknown as any.
+func (g *Gateway) saleInPath(r *request) (sale.Version, error) {
+	id := r.param("sale")
+	if sale.CheckSaleID(id) != "" {
+		return sale.Version{}, refuse(codeUnknownSale, "No sale has the id %s.", printable(id))
+	}
+	return g.sale(id)
+}
+
 // fromLedger bounds one call of the ledger, and makes its failure one of a part that is away.
 func (g *Gateway) fromLedger(call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(g.base, g.opts.LedgerTimeout)

@@ -245,11 +245,13 @@ func knownMethod(m []byte) bool {
 	return false
 }
 
-// lingerMax and lingerWait bound what is read of a body that is too large, so that its sender reads
+// lingerMax, lingerWait and lingerRest bound what is read of a body that is too large, so that its sender reads
 // the answer before a reset of the connection.
 const (
 	lingerMax  = 8 << 20
 	lingerWait = 300 * time.Millisecond
+	// What is in the server's buffer already does not come again.
+	lingerRest = 20 * time.Millisecond
 )
 
 // unreadable answers a request that fasthttp could not read.
@@ -261,10 +263,10 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	switch {
 	case errors.As(err, &small):
 		p = refuse(codeRequestTooLarge, "Path and headers may have %d bytes.", g.opts.HeaderMax)
-		linger(ctx, lingerMax)
+		linger(ctx, lingerMax, g.opts.HeaderMax)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		p = refuse(codeBodyTooLarge, "The body has more bytes than are accepted here.")
-		linger(ctx, min(ctx.Request.Header.ContentLength(), lingerMax))
+		linger(ctx, min(ctx.Request.Header.ContentLength(), lingerMax), g.opts.HeaderMax)
 	default:
 		p = refuse(codeMalformedBody, "The request cannot be read, or did not arrive in time.")
 	}
@@ -272,8 +274,9 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	g.metrics.request("none", ctx.Response.StatusCode(), 0)
 }
 
-// linger reads up to most bytes that are on their way. A length that is not known is negative.
-func linger(ctx *fasthttp.RequestCtx, most int) {
+// linger reads up to most bytes that are on their way, of which up to buffered have come already. A
+// length that is not known is negative.
+func linger(ctx *fasthttp.RequestCtx, most, buffered int) {
 	conn := ctx.Conn()
 	if conn == nil {
 		return
@@ -283,7 +286,11 @@ func linger(ctx *fasthttp.RequestCtx, most int) {
 	}
 	scrap := make([]byte, 32<<10)
 	for most > 0 {
-		if conn.SetReadDeadline(time.Now().Add(lingerWait)) != nil {
+		wait := lingerWait
+		if most <= buffered {
+			wait = lingerRest
+		}
+		if conn.SetReadDeadline(time.Now().Add(wait)) != nil {
 			return
 		}
 		n, err := conn.Read(scrap)

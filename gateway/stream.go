@@ -179,7 +179,7 @@ func (g *Gateway) stream(r *request) error {
 	if _, err := r.query(); err != nil {
 		return err
 	}
-	v, err := g.sale(r.param("sale"))
+	v, err := g.saleInPath(r)
 	if err != nil {
 		return err
 	}
