@@ -23,7 +23,8 @@ const (
 // sale. Its time is that of the version.
 func VersionAudit(before *sale.Version, v *sale.Version) (AuditEntry, error) {
 	entry := AuditEntry{
-		At: time.UnixMilli(int64(v.CreatedAt)).UTC(), Actor: v.Actor, Action: ActionSalePut, Subject: v.Sale, Reason: v.Reason,
+		At: time.UnixMilli(int64(v.CreatedAt)).UTC(), Actor: v.Actor, Action: ActionSalePut, Subject: v.Sale,
+		Reason: v.Reason,
 	}
 	var err error
 	if entry.After, err = versionText(v); err != nil {

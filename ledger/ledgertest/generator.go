@@ -188,10 +188,10 @@ func (g *Generator) adjusted() sale.Event {
 	p := g.place()
 	free := g.Books.Stock[p].Available()
 	field, delta := "on_hand", 1+g.rnd.Int64N(50)
-	switch {
-	case g.rnd.IntN(4) == 0 && free > 0:
+	switch p := g.rnd.IntN(4); {
+	case p == 0 && free > 0:
 		field, delta = "safety", 1
-	case g.rnd.IntN(4) == 0 && free > 0:
+	case p == 1 && free > 0:
 		delta = -1
 	}
 	return g.emit(sale.Event{

@@ -62,7 +62,9 @@ func (l *Ledger) RevokeKey(ctx context.Context, id, actor string) error {
 			return err
 		}
 		if tag.RowsAffected() == 1 {
-			return addAudit(ctx, tx, ledger.AuditEntry{At: now, Actor: actor, Action: ledger.ActionKeyRevoke, Subject: id})
+			return addAudit(ctx, tx, ledger.AuditEntry{
+				At: now, Actor: actor, Action: ledger.ActionKeyRevoke, Subject: id,
+			})
 		}
 		var there bool
 		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM api_keys WHERE id = $1)`, id).Scan(&there)

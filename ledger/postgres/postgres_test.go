@@ -52,7 +52,7 @@ func TestManyOpenAnEmptyDatabaseAtOnce(t *testing.T) {
 				t.Errorf("open: %v", err)
 				return
 			}
-			defer l.Close()
+			defer func() { _ = l.Close() }()
 			if _, err := l.Sales(t.Context()); err != nil {
 				t.Errorf("sales: %v", err)
 			}
@@ -174,7 +174,7 @@ func TestSilentTransactionLosesItsLock(t *testing.T) {
 	dsn := pgtest.DSN(t)
 	sleeper, err := Open(t.Context(), dsn, Options{IdleInTransaction: 100 * time.Millisecond})
 	require.NoError(t, err)
-	defer sleeper.Close()
+	defer func() { _ = sleeper.Close() }()
 	g := ledgertest.NewGenerator(4, theSale)
 	events := g.Events(10)
 	tx, err := sleeper.Begin(t.Context(), shard)

@@ -44,7 +44,9 @@ const (
 )
 
 // store writes a batch in one round trip. The changes come in the order that ledger.Changes asks for.
-func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head, c ledger.Changes) error {
+func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head,
+	c ledger.Changes,
+) error {
 	var b pgx.Batch
 	queue := func(sql string, args ...any) *pgx.QueuedQuery {
 		return b.Queue(sql, append([]any{t.shard.Sale, t.shard.Number}, args...)...)

@@ -17,8 +17,8 @@ func (l *Ledger) CreateKey(ctx context.Context, k ledger.Key, actor string) erro
 		k.CreatedAt = time.Now()
 	}
 	err := l.write(ctx, func(conn *sql.Conn) error {
-		_, err := conn.ExecContext(ctx, `INSERT INTO api_keys (id, name, role, hash, created_at_us) VALUES (?, ?, ?, ?, ?)`,
-			k.ID, k.Name, k.Role, k.Hash, micros(k.CreatedAt))
+		_, err := conn.ExecContext(ctx, `INSERT INTO api_keys (id, name, role, hash, created_at_us)
+			VALUES (?, ?, ?, ?, ?)`, k.ID, k.Name, k.Role, k.Hash, micros(k.CreatedAt))
 		if code(err) == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
 			return ledger.ErrExists
 		}
@@ -54,8 +54,8 @@ func (l *Ledger) Keys(ctx context.Context) ([]ledger.Key, error) {
 func (l *Ledger) RevokeKey(ctx context.Context, id, actor string) error {
 	err := l.write(ctx, func(conn *sql.Conn) error {
 		now := time.Now()
-		done, err := conn.ExecContext(ctx, `UPDATE api_keys SET revoked_at_us = ? WHERE id = ? AND revoked_at_us IS NULL`,
-			micros(now), id)
+		done, err := conn.ExecContext(ctx, `UPDATE api_keys SET revoked_at_us = ?
+			WHERE id = ? AND revoked_at_us IS NULL`, micros(now), id)
 		if err != nil {
 			return err
 		}
@@ -63,7 +63,9 @@ func (l *Ledger) RevokeKey(ctx context.Context, id, actor string) error {
 			if err != nil {
 				return err
 			}
-			return addAudit(ctx, conn, ledger.AuditEntry{At: now, Actor: actor, Action: ledger.ActionKeyRevoke, Subject: id})
+			return addAudit(ctx, conn, ledger.AuditEntry{
+				At: now, Actor: actor, Action: ledger.ActionKeyRevoke, Subject: id,
+			})
 		}
 		var there bool
 		err = conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?)`, id).Scan(&there)

@@ -56,9 +56,11 @@ func (l *Ledger) migrate(ctx context.Context) error {
 func (l *Ledger) schemaVersion(ctx context.Context) (int64, error) {
 	for {
 		var tables, version int64
-		err := l.writer.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'`).Scan(&tables)
+		err := l.writer.QueryRowContext(ctx,
+			`SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'`).Scan(&tables)
 		if err == nil && tables > 0 {
-			err = l.writer.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version`).Scan(&version)
+			err = l.writer.QueryRowContext(ctx,
+				`SELECT coalesce(max(version_id), 0) FROM goose_db_version`).Scan(&version)
 		}
 		if !busy(err) {
 			return version, err

@@ -63,7 +63,7 @@ func (l *Ledger) Marks(ctx context.Context, shard ledger.Shard, seqs []int64) (m
 	if err != nil {
 		return nil, err
 	}
-	defer query.Close()
+	defer func() { _ = query.Close() }()
 	for _, seq := range seqs {
 		var mark string
 		err := query.QueryRowContext(ctx, shard.Sale, shard.Number, seq).Scan(&mark)

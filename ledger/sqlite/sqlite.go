@@ -55,17 +55,19 @@ var _ ledger.Ledger = (*Ledger)(nil)
 // Open opens or makes the file, but not its folder, and makes or migrates the schema.
 // ledger.ErrNewer when a newer program made it.
 func Open(ctx context.Context, path string, opts Options) (*Ledger, error) {
-	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+	if _, err := os.Stat(filepath.Dir(path)); err != nil { //nolint:gosec // the operator's own choice of a file
 		return nil, fmt.Errorf("folder of the ledger: %w", err)
 	}
 	l := &Ledger{opts: opts.withDefaults()}
 	var err error
 	// The write-ahead log with synchronous FULL makes every commit durable before it answers.
-	if l.writer, err = sql.Open("sqlite", dataSource(path, "busy_timeout(0)", "journal_mode(WAL)", "synchronous(FULL)")); err != nil {
+	durable := dataSource(path, "busy_timeout(0)", "journal_mode(WAL)", "synchronous(FULL)")
+	if l.writer, err = sql.Open("sqlite", durable); err != nil {
 		return nil, err
 	}
 	l.writer.SetMaxOpenConns(1)
-	if l.readers, err = sql.Open("sqlite", dataSource(path, "busy_timeout(1000)", "query_only(true)")); err != nil {
+	readOnly := dataSource(path, "busy_timeout(1000)", "query_only(true)")
+	if l.readers, err = sql.Open("sqlite", readOnly); err != nil {
 		return nil, errors.Join(err, l.writer.Close())
 	}
 	l.readers.SetMaxOpenConns(l.opts.Readers)

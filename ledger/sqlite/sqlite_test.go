@@ -78,7 +78,7 @@ func TestManyOpenAnEmptyFileAtOnce(t *testing.T) {
 				t.Errorf("open: %v", err)
 				return
 			}
-			defer l.Close()
+			defer func() { _ = l.Close() }()
 			if _, err := l.Sales(t.Context()); err != nil {
 				t.Errorf("sales: %v", err)
 			}

@@ -36,7 +36,9 @@ const (
 )
 
 // store writes a batch. The changes come in the order that ledger.Changes asks for.
-func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head, c ledger.Changes) error {
+func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head,
+	c ledger.Changes,
+) error {
 	if err := t.storeEvents(ctx, events, hashes); err != nil {
 		return err
 	}
@@ -82,7 +84,8 @@ func (t *tx) storeEvents(ctx context.Context, events []sale.Event, hashes [][]by
 func (t *tx) storeRecords(ctx context.Context, events []sale.Event, c ledger.Changes) error {
 	write := func(q *sql.Stmt, ctx context.Context, r *sale.Reservation) (bool, error) {
 		done, err := q.ExecContext(ctx, r.ID, string(r.State), r.Customer, r.Fingerprint, sale.PackLines(r.Lines),
-			r.HeldAtMs, r.DeadlineMs, r.ResolvedAtMs, r.Extension, r.OrderID, r.Seq, r.Mark, t.shard.Sale, t.shard.Number)
+			r.HeldAtMs, r.DeadlineMs, r.ResolvedAtMs, r.Extension, r.OrderID, r.Seq, r.Mark,
+			t.shard.Sale, t.shard.Number)
 		if err != nil {
 			return false, err
 		}
@@ -118,7 +121,8 @@ func (t *tx) storeLevels(ctx context.Context, c ledger.Changes) error {
 	}
 	return t.each(ctx, upsertLevel, len(c.Levels), func(q *sql.Stmt, ctx context.Context, i int) error {
 		v := c.Levels[i]
-		_, err := q.ExecContext(ctx, t.shard.Sale, t.shard.Number, v.SKU, v.Location, v.OnHand, v.Safety, v.Held, v.Sold)
+		_, err := q.ExecContext(ctx, t.shard.Sale, t.shard.Number, v.SKU, v.Location,
+			v.OnHand, v.Safety, v.Held, v.Sold)
 		return err
 	})
 }

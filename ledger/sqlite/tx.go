@@ -130,7 +130,7 @@ func (t *tx) each(ctx context.Context, query string, n int, run func(*sql.Stmt, 
 	if err != nil {
 		return err
 	}
-	defer statement.Close()
+	defer func() { _ = statement.Close() }()
 	quiet := context.WithoutCancel(ctx)
 	for i := range n {
 		if err := ctx.Err(); err != nil {
