@@ -93,7 +93,7 @@ func TestRecordsExpire(t *testing.T) {
 // TestServerAway guards that a call to a dead server ends in time, as an unknown outcome.
 func TestServerAway(t *testing.T) {
 	server := redistest.Start(t)
-	rdb := connect(t, server.URL())
+	rdb := connectWith(t, server.URL(), lua.ConnectOptions{})
 	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
 	server.Pause()
 	began := time.Now()

@@ -2,6 +2,7 @@ package lua_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -11,9 +12,13 @@ import (
 	"flashgate/lua/luatest"
 )
 
-// connect opens the client that the program uses.
+// connect opens the client that the program uses, but for the patience of a busy machine.
 func connect(t *testing.T, url string) redis.UniversalClient {
-	rdb, err := lua.Connect(url, lua.ConnectOptions{})
+	return connectWith(t, url, lua.ConnectOptions{ReadTimeout: 20 * time.Second})
+}
+
+func connectWith(t *testing.T, url string, o lua.ConnectOptions) redis.UniversalClient {
+	rdb, err := lua.Connect(url, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
