@@ -22,7 +22,7 @@ func TestServerKilledAroundCommit(t *testing.T) {
 	l := open(t, dsn)
 	g := ledgertest.NewGenerator(7, theSale)
 	ctx := t.Context()
-	for range 3 {
+	for range 2 {
 		events := g.Events(300)
 		tx, err := l.Begin(ctx, shard)
 		require.NoError(t, err)

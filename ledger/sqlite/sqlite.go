@@ -120,6 +120,7 @@ func (l *Ledger) wait(ctx context.Context, why error) error {
 func (l *Ledger) begin(ctx context.Context) (*sql.Conn, error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
+	var inUse error // what SQLite last said of another program
 	for {
 		conn, err := l.writer.Conn(ctx)
 		if err == nil {
@@ -128,13 +129,15 @@ func (l *Ledger) begin(ctx context.Context) (*sql.Conn, error) {
 			}
 			l.end(conn)
 		}
-		if ctx.Err() != nil {
+		switch {
+		case busy(err):
+			inUse = err
+		case ctx.Err() == nil:
+			return nil, err
+		case inUse == nil: // one of our own transactions
 			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
-		if !busy(err) {
-			return nil, err
-		}
-		if err := l.wait(ctx, err); err != nil {
+		if err := l.wait(ctx, inUse); err != nil {
 			return nil, err
 		}
 	}
