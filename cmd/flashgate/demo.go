@@ -22,7 +22,7 @@ type demoCmd struct {
 	Exit     bool    `help:"End when the result is there, instead of staying up until Ctrl-C."`
 	JSON     bool    `name:"json" help:"Print only the result, as JSON, on standard output; implies --exit."`
 	Shoppers int     `help:"How many come." default:"4000" placeholder:"N"`
-	Seconds  float64 `help:"Within how many seconds they come." default:"5" placeholder:"N"`
+	Seconds  float64 `help:"Within how many seconds they come." default:"4" placeholder:"N"`
 	Seed     uint64  `help:"The same seed is the same crowd; 0 picks one." placeholder:"N"`
 	Listen   *string `help:"Address and port (default 127.0.0.1:8080, else a free port)." placeholder:"ADDR"`
 	Data     *string `help:"Folder for the ledger, kept afterwards (default: a temporary one)." placeholder:"DIR"`
@@ -50,6 +50,8 @@ const (
 	demoHoldSeconds = 5
 	// demoGraceMs is what the rebuild adds to live deadlines; the default would outlast the demo.
 	demoGraceMs = 2_000
+	// demoTail is less than what the crowd makes, so that trimming is seen.
+	demoTail = 100
 	// demoLossAt is when Redis is emptied, as a part of the crowd's time.
 	demoLossAt = 0.12
 	// demoSettle is long, for a machine that is busy with something else.
@@ -99,10 +101,10 @@ func (d demoCmd) Run(ctx context.Context, c console) error {
 	return err
 }
 
-// config is that of the embedded stack, with a short grace.
+// config is that of the embedded stack, with a short grace and a short tail.
 func (d demoCmd) config() (cfg configs.Config, cleanUp func(), err error) {
 	cfg, cleanUp = configs.Default(), func() {}
-	cfg.Embedded, cfg.Reconcile.RecoveryGraceMs = true, demoGraceMs
+	cfg.Embedded, cfg.Reconcile.RecoveryGraceMs, cfg.Reconcile.TailEvents = true, demoGraceMs, demoTail
 	set(&cfg.Listen, d.Listen, same)
 	if d.Data != nil {
 		cfg.Data = *d.Data

@@ -17,7 +17,7 @@ type configFlag struct {
 // ledgerFlags reach a ledger without a Redis.
 type ledgerFlags struct {
 	configFlag
-	Ledger *string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST/DB; default: ${ledger_default}." placeholder:"DSN"`
+	Ledger *string `help:"sqlite:PATH or postgres://USER:PASSWORD@HOST/DB; ${ledger_default}." placeholder:"DSN"`
 	Data   *string `help:"Folder of the embedded ledger (default ./flashgate-data)." placeholder:"DIR"`
 }
 

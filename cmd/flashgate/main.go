@@ -73,7 +73,7 @@ func runWith(ctx context.Context, args []string, c console) (code int) {
 		kong.Writers(c.out, c.err),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Exit(func(int) { panic(helped{}) }),
-		kong.Vars{"ledger_default": "that of the configuration, else the embedded one under --data"},
+		kong.Vars{"ledger_default": "default: that of the configuration, else the embedded one under --data"},
 		kong.Bind(c),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)

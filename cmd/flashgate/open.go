@@ -48,12 +48,16 @@ func embeddedDSN(data string) (configs.Secret, error) {
 // openRedis connects and asks once whether the server is there.
 func openRedis(ctx context.Context, cfg *configs.Config) (redis.UniversalClient, error) {
 	url := cfg.Redis.URL
-	rdb, err := lua.Connect(string(url), lua.ConnectOptions{
+	at, err := configs.ParseRedisURL(string(url))
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	rdb := lua.Connect(lua.ConnectOptions{
+		Addrs: at.Addrs, Master: at.Master, Cluster: at.Mode == configs.RedisCluster, TLS: at.TLS, DB: at.DB,
+		Username: at.Username, Password: at.Password,
+		SentinelUsername: at.SentinelUsername, SentinelPassword: at.SentinelPassword,
 		ReadTimeout: time.Duration(cfg.Redis.ReadTimeoutMs) * time.Millisecond, PoolSize: int(cfg.Redis.PoolSize),
 	})
-	if err != nil {
-		return nil, fmt.Errorf("redis %s: %s", url, clean(err, string(url)))
-	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := rdb.Ping(ctx).Err(); err != nil {
