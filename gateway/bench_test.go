@@ -142,8 +142,7 @@ func benchServer(b *testing.B, name string) (fasthttp.RequestHandler, func()) {
 	}
 	dir := b.TempDir()
 	server := redistest.Start(b, "--appendonly", "yes")
-	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
-	require.NoError(b, err)
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	books, err := sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
 	require.NoError(b, err)
 	now := time.Now()

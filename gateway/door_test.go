@@ -6,14 +6,18 @@ import (
 	"strings"
 	"testing"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/stretchr/testify/require"
 
+	"flashgate/lua"
 	"flashgate/sale"
 )
 
 // The day of a sale: created, sold, confirmed, read, refunded.
-func TestSellADrop(t *testing.T) {
-	r := newRig(t, mini(t), nil)
+func TestSellADrop(t *testing.T) { onBoth(t, sellADrop) }
+
+func sellADrop(t *testing.T, store *lua.Store) {
+	r := newRig(t, store, nil)
 	r.putSale("drop", nil)
 
 	res := r.post("/v1/reserve", `{"reservation_id":"res-0001","sale":"drop","customer":"c-1",
@@ -53,6 +57,38 @@ func TestSellADrop(t *testing.T) {
 	require.Equal(t, true, cancelled["durable"])
 	require.Equal(t, Numbers{OnHand: 9, Safety: 1, Available: 8}, r.level("drop", "AIR-42", "berlin"))
 	require.Empty(t, r.logs.String())
+}
+
+// The answers written by hand are those of the published types.
+func TestReservationByHand(t *testing.T) {
+	yes := true
+	for _, state := range []sale.State{
+		sale.StateHeld, sale.StateConfirmed, sale.StateReleased, sale.StateExpired, sale.StateCancelled,
+	} {
+		r := sale.Reservation{
+			ID: "res-0001", State: state, Customer: "c\"\\é\u2028<\U0001f39f", OrderID: "o\"", Extension: 2,
+			Lines:    []sale.Line{{SKU: "A", Qty: 2, Location: "b"}, {SKU: "C", Qty: 1, Location: "d"}},
+			HeldAtMs: 1_800_000_000_001, DeadlineMs: 1_800_000_300_001, ResolvedAtMs: 1_800_000_100_000,
+		}
+		text := appendReservation(nil, "drop", &r, 1_800_000_000_101, &yes)
+		var out Reservation
+		require.NoError(t, jsonv2.Unmarshal(text, &out, strictJSON), "%s", text)
+		require.Equal(t, r.Customer, out.Customer)
+		require.Equal(t, "2027-01-15T08:00:00.001Z", out.HeldAt)
+		again, err := jsonv2.Marshal(out)
+		require.NoError(t, err)
+		require.JSONEq(t, string(text), string(again))
+		require.Equal(t, state == sale.StateHeld, out.ExpiresAt == "2027-01-15T08:05:00.001Z" && *out.ExpiresInMs == 299_900)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for range 1000 {
+		require.EqualValues(t, 1, retryAfter(1))
+		require.EqualValues(t, 3, retryAfter(2001))
+		require.InDelta(t, 9, retryAfter(8000), 1)
+		require.InDelta(t, 3605, retryAfter(3_600_000), 5)
+	}
 }
 
 // Every cell of the table of API.md: what a verb answers in each state.

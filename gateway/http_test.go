@@ -245,7 +245,7 @@ func TestMachineRoutes(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	server := redistest.Start(t)
 	l := &awayLedger{}
-	r := newRig(t, connect(t, server.URL()), func(d *Deps) {
+	r := newRig(t, connect(t, server.Addr()), func(d *Deps) {
 		l.Ledger = d.Ledger
 		d.Ledger = l
 		d.Options.LedgerTimeout = 200 * time.Millisecond

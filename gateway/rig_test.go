@@ -57,7 +57,7 @@ func (l *logs) String() string {
 
 func mini(t *testing.T) *lua.Store {
 	t.Helper()
-	return connect(t, "redis://"+redistest.Mini(t).Addr()+"/0")
+	return connect(t, redistest.Mini(t).Addr())
 }
 
 const devKey = "dev-key"

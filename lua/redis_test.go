@@ -20,7 +20,7 @@ import (
 // pass that gives units back or keeps a promise.
 func TestFullMemory(t *testing.T) {
 	server := redistest.Start(t)
-	rdb := connect(t, server.URL())
+	rdb := connect(t, server.Addr())
 	c := luatest.DemoConfig()
 	e := luatest.NewEnv(t, rdb, c)
 	confirm, release, expire := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=2"), e.MustHold("c-1", "BAG/=4")
@@ -73,7 +73,7 @@ func levelOfClosed(t *testing.T, e *luatest.Env) sale.Level {
 // TestRecordsExpire guards promise 7: a finished record ends by its TTL, a live one has none.
 func TestRecordsExpire(t *testing.T) {
 	server := redistest.Shared(t)
-	rdb := connect(t, server.URL())
+	rdb := connect(t, server.Addr())
 	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
 	brief := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, RecordMs: 50}).Shard("drop", 0)
 	held, released := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=1")
@@ -93,7 +93,7 @@ func TestRecordsExpire(t *testing.T) {
 // TestServerAway guards that a call to a dead server ends in time, as an unknown outcome.
 func TestServerAway(t *testing.T) {
 	server := redistest.Start(t)
-	rdb := connectWith(t, server.URL(), lua.ConnectOptions{})
+	rdb := connectWith(t, lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
 	server.Pause()
 	began := time.Now()
@@ -107,29 +107,6 @@ func TestServerAway(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestConnectURLs(t *testing.T) {
-	for url, wrong := range map[string]string{
-		"redis://127.0.0.1:6379/3":                                    "",
-		"rediss://user:secret@example.test:6380":                      "",
-		"redis-sentinel://user:secret@a.test:1,b.test:2/the-master/1": "",
-		"redis-cluster://a.test:1,b.test:2":                           "",
-		"redis-sentinel://a.test:1":                                   "names no master",
-		"http://127.0.0.1:6379":                                       `scheme "http"`,
-		"redis://:secret@127.0.0.1:6379/x":                            "redis url",
-		"redis://":                                                    "names no host",
-		"redis://user:secret@[::1":                                    "cannot be parsed",
-	} {
-		rdb, err := lua.Connect(url, lua.ConnectOptions{})
-		if wrong == "" {
-			require.NoError(t, err, url)
-			_ = rdb.Close()
-			continue
-		}
-		require.ErrorContains(t, err, wrong, url)
-		require.NotContains(t, err.Error(), "secret")
-	}
-}
-
 // BenchmarkReserve measures the reserve script alone on a real Redis, one connection: every
 // reservation is held, with caps per customer, SKU and order, one line.
 func BenchmarkReserve(b *testing.B) {
@@ -140,8 +117,7 @@ func BenchmarkReserve(b *testing.B) {
 
 func benchmarkReserve(b *testing.B, batch int) {
 	server := redistest.Start(b)
-	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
-	require.NoError(b, err)
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	defer func() { _ = rdb.Close() }()
 	c := luatest.DemoConfig()
 	c.Caps = sale.Caps{PerCustomer: 2, PerOrder: 2}
@@ -185,8 +161,7 @@ func benchmarkReserve(b *testing.B, batch int) {
 // BenchmarkLook measures reading 1,000 events for the ledger.
 func BenchmarkLook(b *testing.B) {
 	server := redistest.Start(b)
-	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
-	require.NoError(b, err)
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	defer func() { _ = rdb.Close() }()
 	c := luatest.DemoConfig()
 	c.Items[1].Stock[0].OnHand = 1_000_000_000
@@ -212,8 +187,7 @@ func BenchmarkLook(b *testing.B) {
 func BenchmarkHoldMemory(b *testing.B) {
 	const holds = 100_000
 	server := redistest.Start(b)
-	rdb, err := lua.Connect(server.URL(), lua.ConnectOptions{})
-	require.NoError(b, err)
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	defer func() { _ = rdb.Close() }()
 	c := luatest.DemoConfig()
 	c.Items[1].CapPerCustomer, c.Items[1].Stock[0].OnHand = 1, 1_000_000_000

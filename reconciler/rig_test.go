@@ -60,23 +60,22 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-func connect(t *testing.T, url string) redis.UniversalClient {
-	rdb, err := lua.Connect(url, lua.ConnectOptions{PoolSize: 20})
-	require.NoError(t, err)
+func connect(t *testing.T, addr string) redis.UniversalClient {
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{addr}, PoolSize: 20, ReadTimeout: 20 * time.Second})
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }
 
 // onEachRedis runs a test that needs nothing of a real Redis on miniredis too.
 func onEachRedis(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
-	t.Run("miniredis", func(t *testing.T) { f(t, connect(t, "redis://"+redistest.Mini(t).Addr())) })
-	t.Run("redis", func(t *testing.T) { f(t, connect(t, redistest.Shared(t).URL())) })
+	t.Run("miniredis", func(t *testing.T) { f(t, connect(t, redistest.Mini(t).Addr())) })
+	t.Run("redis", func(t *testing.T) { f(t, connect(t, redistest.Shared(t).Addr())) })
 }
 
-func realRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Shared(t).URL()) }
+func realRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Shared(t).Addr()) }
 
 // ownRedis is for tests that run beside others.
-func ownRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Start(t).URL()) }
+func ownRedis(t *testing.T) redis.UniversalClient { return connect(t, redistest.Start(t).Addr()) }
 
 func newRig(t *testing.T, rdb redis.UniversalClient) *rig {
 	m := newMemory()
