@@ -15,10 +15,7 @@ import (
 // reservation reads from Redis, and from the ledger when the record there is gone. While the shard
 // recovers nobody can say what the reservation will be: 503.
 func (g *Gateway) reservation(r *request) error {
-	q, err := r.query()
-	if err != nil {
-		return err
-	}
+	q := r.query
 	id, saleID := r.param("reservation"), q["sale"]
 	if _, err := g.sale(saleID); err != nil {
 		return err
@@ -27,7 +24,7 @@ func (g *Gateway) reservation(r *request) error {
 		return refuse(codeUnknownReservation, "No reservation has the id %s.", printable(id))
 	}
 	var found []lua.Answer
-	err = g.resolver.do(g.base, func(ctx context.Context) (err error) {
+	err := g.resolver.do(g.base, func(ctx context.Context) (err error) {
 		found, err = g.store.Shard(saleID, 0).Find(ctx, id)
 		return err
 	})
@@ -74,10 +71,7 @@ func (g *Gateway) pastReservation(r *request, saleID, id string, a *lua.Answer) 
 }
 
 func (g *Gateway) availability(r *request) error {
-	q, err := r.query()
-	if err != nil {
-		return err
-	}
+	q := r.query
 	v, err := g.sale(q["sale"])
 	if err != nil {
 		return err
@@ -180,9 +174,6 @@ func statusOf(l sale.Level, lowAt int64) string {
 // publicSale answers from the catalog. Its state is by the gateway's clock, for show: what decides
 // is the clock of Redis.
 func (g *Gateway) publicSale(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	v, err := g.saleInPath(r)
 	if err != nil {
 		return err

@@ -24,9 +24,6 @@ const (
 
 // putSale stores a version in the ledger, which the reconciler applies to Redis, and waits for it.
 func (g *Gateway) putSale(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	id := r.param("sale")
 	if sale.CheckSaleID(id) != "" {
 		return refuse(codeUnknownSale, "No sale has the id %s.", printable(id))
@@ -240,9 +237,6 @@ func (r *request) version(status int, v *sale.Version) error {
 // that is applied.
 func (g *Gateway) changeLifecycle(r *request, verb string, to sale.Lifecycle) error {
 	var body ReasonRequest
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
@@ -288,9 +282,6 @@ func (g *Gateway) known(id string) (sale.Version, error) {
 }
 
 func (g *Gateway) getSale(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	v, err := g.known(r.param("sale"))
 	if err != nil {
 		return err
@@ -299,9 +290,6 @@ func (g *Gateway) getSale(r *request) error {
 }
 
 func (g *Gateway) listSales(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	var all []sale.Version
 	err := g.fromLedger(func(ctx context.Context) (err error) {
 		all, err = g.ledger.Sales(ctx)
@@ -322,9 +310,6 @@ func (g *Gateway) listSales(r *request) error {
 }
 
 func (g *Gateway) listVersions(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	id := r.param("sale")
 	if _, err := g.known(id); err != nil {
 		// A sale whose only version was rejected has versions all the same.

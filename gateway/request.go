@@ -25,6 +25,7 @@ type request struct {
 	route *route
 	id    string
 	who   identity
+	query map[string]string
 }
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}
@@ -65,13 +66,16 @@ func (r *request) param(name string) string {
 	return strings.Clone(s)
 }
 
-// query reads the parameters of the route, each at most once; others are an error, so that a typo
-// never passes silently.
-func (r *request) query() (map[string]string, error) {
+// readQuery reads the parameters of the route, each at most once; others are an error, so that a
+// typo never passes silently.
+func (r *request) readQuery() error {
+	args := r.ctx.QueryArgs()
+	if args.Len() == 0 && len(r.route.query) == 0 {
+		return nil
+	}
 	var f fields
 	values := map[string]string{}
-	args := r.ctx.QueryArgs()
-	args.VisitAll(func(k, v []byte) {
+	for k, v := range args.All() {
 		name := string(k)
 		_, twice := values[name]
 		switch at := slices.IndexFunc(r.route.query, func(q param) bool { return q.name == name }); {
@@ -85,16 +89,17 @@ func (r *request) query() (map[string]string, error) {
 				f.wrong("/"+name, "%s", wrong)
 			}
 		}
-	})
+	}
 	for _, q := range r.route.query {
 		if _, given := values[q.name]; q.required && !given {
 			f.wrong("/"+q.name, "is required")
 		}
 	}
 	if len(f.errs) > 0 {
-		return nil, invalid(f.errs...)
+		return invalid(f.errs...)
 	}
-	return values, nil
+	r.query = values
+	return nil
 }
 
 func (r *request) header(name string) string { return string(r.ctx.Request.Header.Peek(name)) }
@@ -121,7 +126,7 @@ func (r *request) raw(status int, b []byte) error {
 	return nil
 }
 
-// admit finds out who asks, and whether the route is for them.
+// admit finds out who asks, whether the route is for them, and with which parameters.
 func (g *Gateway) admit(r *request) error {
 	if len(r.route.roles) == 0 {
 		return nil
@@ -139,7 +144,7 @@ func (g *Gateway) admit(r *request) error {
 			strings.Join(r.route.roles, ", "), who.Role)
 	}
 	r.who = who
-	return nil
+	return r.readQuery()
 }
 
 // sale finds a sale in the catalog.

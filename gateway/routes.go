@@ -132,7 +132,7 @@ var routes = []route{
 		summary: "Read a reservation", doc: "In any state; from the ledger when its record in Redis is gone.",
 		query:   []param{saleParam},
 		answers: []answer{{status: 200, doc: "The reservation.", body: Reservation{}}},
-		codes:   with(away, codeUnknownSale, codeUnknownReservation, codeInvalidRequest),
+		codes:   with(away, codeUnknownSale, codeUnknownReservation),
 		handle:  (*Gateway).reservation,
 	},
 	{
@@ -144,7 +144,7 @@ var routes = []route{
 			{"location", "Only this location.", false, sale.CheckName},
 		},
 		answers: []answer{{status: 200, doc: "The stock at one moment.", body: Availability{}}},
-		codes:   with(away, codeUnknownSale, codeUnknownSKU, codeUnknownLocation, codeInvalidRequest),
+		codes:   with(away, codeUnknownSale, codeUnknownSKU, codeUnknownLocation),
 		handle:  (*Gateway).availability,
 	},
 	{
@@ -280,10 +280,10 @@ func lifecycleRoute(verb, summary string, to sale.Lifecycle) route {
 func (r *route) allCodes() []code {
 	codes := []code{codeRequestTooLarge, codeInternal}
 	if len(r.roles) > 0 {
-		codes = append(codes, codeUnauthenticated, codeForbidden, codeUnavailable)
+		codes = append(codes, codeUnauthenticated, codeForbidden, codeUnavailable, codeInvalidRequest)
 	}
 	if r.body != nil {
-		codes = append(codes, codeMalformedBody, codeBodyTooLarge, codeUnsupportedMediaType, codeInvalidRequest)
+		codes = append(codes, codeMalformedBody, codeBodyTooLarge, codeUnsupportedMediaType)
 	}
 	return append(codes, r.codes...)
 }

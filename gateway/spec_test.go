@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -17,14 +18,21 @@ import (
 )
 
 // spec is the published description, as a program reads it.
-type spec struct{ doc *openapi3.T }
+type spec struct {
+	doc *openapi3.T
+	// refused counts refusals per operation and code: a sweep makes thousands that are alike.
+	mu      sync.Mutex
+	refused map[string]int
+}
+
+const refusalsChecked = 20 // in full, per operation and code
 
 func loadSpec(t testing.TB, text []byte) *spec {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(text)
 	require.NoError(t, err)
 	require.NoError(t, doc.Validate(t.Context()))
-	return &spec{doc}
+	return &spec{doc: doc, refused: map[string]int{}}
 }
 
 // check holds an answer to the description: status, media type, body and headers. Paths that are in
@@ -47,6 +55,13 @@ func (s *spec) check(req *http.Request, res reply) error {
 		codes := strings.FieldsFunc(*described.Value.Description, func(r rune) bool { return strings.ContainsRune(" ,.", r) })
 		if !slices.Contains(codes, c) {
 			return fmt.Errorf("%s %s answers %s, which is not described", req.Method, path, c)
+		}
+		s.mu.Lock()
+		s.refused[path+c]++
+		enough := s.refused[path+c] > refusalsChecked
+		s.mu.Unlock()
+		if enough {
+			return nil
 		}
 	}
 	in := &openapi3filter.ResponseValidationInput{

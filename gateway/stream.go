@@ -176,9 +176,6 @@ func (s *streams) close() {
 }
 
 func (g *Gateway) stream(r *request) error {
-	if _, err := r.query(); err != nil {
-		return err
-	}
 	v, err := g.saleInPath(r)
 	if err != nil {
 		return err
