@@ -125,7 +125,7 @@ func fieldsView(all map[string]*huma.Schema, s *huma.Schema) []docsField {
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
 		p := s.Properties[name]
 		fields = append(fields, docsField{
-			Name: name, Type: typeName(all, p), Rules: rules(p), Doc: p.Description,
+			Name: name, Type: typeName(p), Rules: rules(p), Doc: p.Description,
 			Required: slices.Contains(s.Required, name),
 		})
 	}
@@ -142,12 +142,12 @@ func fieldsView(all map[string]*huma.Schema, s *huma.Schema) []docsField {
 	return fields
 }
 
-func typeName(all map[string]*huma.Schema, s *huma.Schema) string {
+func typeName(s *huma.Schema) string {
 	if s.Ref != "" {
 		return strings.TrimPrefix(s.Ref, schemas)
 	}
 	if s.Type == "array" {
-		return "list of " + typeName(all, s.Items)
+		return "list of " + typeName(s.Items)
 	}
 	return s.Type
 }

@@ -67,18 +67,20 @@ func (b *AdjustRequest) toLua(actor string) lua.AdjustRequest {
 	} else {
 		ask.Amount = *b.Delta
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s\n%d", b.Sale, b.SKU, b.Location, b.Field, how, ask.Amount))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s\n%d",
+		b.Sale, b.SKU, b.Location, b.Field, how, ask.Amount))
 	ask.Fingerprint = base64.RawURLEncoding.EncodeToString(sum[:8])
 	return ask
 }
 
 // adjustRefusal is refusal for adjust, which has numbers and pointers of its own.
 func adjustRefusal(b *AdjustRequest, a *lua.AdjustAnswer) *problem {
-	amount, at := int64(0), "/delta"
 	before := a.Level.OnHand
 	if b.Field == "safety" {
 		before = a.Level.Safety
 	}
+	var amount int64
+	at := "/delta"
 	if b.Set != nil {
 		amount, at = *b.Set-before, "/set"
 	} else {
@@ -89,7 +91,8 @@ func adjustRefusal(b *AdjustRequest, a *lua.AdjustAnswer) *problem {
 		return invalid(sale.FieldError{Pointer: "/adjustment_id", Detail: "was used for another adjustment"})
 	case sale.OutOfRange:
 		return invalid(sale.FieldError{
-			Pointer: at, Detail: fmt.Sprintf("must leave %s between 0 and %d; it is %d", b.Field, int64(sale.MaxOnHand), before),
+			Pointer: at,
+			Detail:  fmt.Sprintf("must leave %s between 0 and %d; it is %d", b.Field, int64(sale.MaxOnHand), before),
 		})
 	case sale.Insufficient:
 		return refuse(codeInsufficientStock, "Only what is available can be taken away or withheld.").

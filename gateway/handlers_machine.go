@@ -96,10 +96,14 @@ func (g *Gateway) problemPage(r *request) error {
 	return r.page("text/html; charset=utf-8", page)
 }
 
+// pagesMay: a page has its own style and nothing else.
+const pagesMay = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; " +
+	"frame-ancestors 'none'"
+
 // page answers with a page that was made at the start.
 func (r *request) page(contentType string, content []byte) error {
 	r.setHeader(fiber.HeaderCacheControl, pagesFor)
-	r.setHeader(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	r.setHeader(fiber.HeaderContentSecurityPolicy, pagesMay)
 	r.ctx.Response.Header.SetContentType(contentType)
 	r.ctx.Response.SetBodyRaw(content)
 	return nil

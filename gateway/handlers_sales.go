@@ -105,7 +105,7 @@ func (r *request) precondition(current *sale.Version) error {
 	case match != "" && !exists:
 		return refuse(codeVersionMismatch, "There is no such sale; to create it leave If-Match out.")
 	case match != "" && match != "*" && !hasETag(match, current.Version):
-		return refuse(codeVersionMismatch, "The sale is at version %d, with ETag %s.", current.Version, etag(current.Version))
+		return refuse(codeVersionMismatch, "The sale is at version %d; its ETag is that in quotes.", current.Version)
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (g *Gateway) locked(current *sale.Version, next *sale.Config) *problem {
 		return nil
 	}
 	a, err := g.stock(current.Sale, current.Config.Items[0].SKU)
-	if err != nil || sale.Moment(a.Head.NowMs) < a.OpensAt {
+	if known := err == nil; !known || sale.Moment(a.Head.NowMs) < a.OpensAt {
 		return nil
 	}
 	p := refuse(codeFieldLocked, "The sale has opened at %s.", a.OpensAt)
@@ -161,7 +161,7 @@ func (g *Gateway) putVersion(next sale.Version, expect int64) (stored sale.Versi
 func (g *Gateway) whenApplied(r *request, status int, v sale.Version) error {
 	deadline := time.Now().Add(g.opts.ConfirmWait)
 	for wait := applyPollFirst; v.Status == sale.VersionPending && time.Now().Before(deadline); wait *= 2 {
-		time.Sleep(min(wait, applyPollMost, time.Until(deadline)))
+		<-time.After(min(wait, applyPollMost, time.Until(deadline)))
 		now, err := g.version(v.Sale, v.Version)
 		if err != nil {
 			break // It is stored: that the ledger cannot be asked now is what 202 says.

@@ -205,6 +205,7 @@ func TestNotHTTP(t *testing.T) {
 			res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(out)), nil)
 			require.NoError(t, err, "%q", out)
 			body, _ := io.ReadAll(res.Body)
+			require.NoError(t, res.Body.Close())
 			require.Less(t, res.StatusCode, 500, "%q", out)
 			reply{res, body}.anyProblem(t)
 		}
@@ -310,7 +311,7 @@ func openStream(t *testing.T, r *rig, id, last string) *sse {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, "GET", r.url+"/v1/sales/"+id+"/stream", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/v1/sales/"+id+"/stream", nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+devKey)
 	if last != "" {

@@ -140,7 +140,7 @@ func describeSales(all map[string]*huma.Schema) {
 			"closes_at":      "RFC 3339, or now+2h30m; within 366 days of opens_at.",
 			"hold_seconds":   "5 to 86400.",
 			"max_extensions": "0 to 100.",
-			"allocation":     "Which location serves a line that names none: priority (order of the list) or most_stock.",
+			"allocation":     "Serves a line that names no location: priority (order of the list) or most_stock.",
 			"public_numbers": "Whether customers may see numbers of stock.",
 			"items":          "1 to 10000.",
 			"limits":         "Rate limits. This version enforces none: leave rules out, or set mode off.",
@@ -179,13 +179,14 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 	switch {
 	case r.ifMatch:
 		op.Parameters = append(op.Parameters,
-			textParam("If-Match", "header", "The ETag of the version that is changed; required to change a sale.", false),
+			textParam("If-Match", "header", "The ETag of the version that was read; required to change a sale.", false),
 			textParam("If-None-Match", "header", "* to create only.", false))
 	case r.name == "reserve":
 		op.Parameters = append(op.Parameters,
 			textParam("Idempotency-Key", "header", "The reservation id, where the body names none.", false))
 	case r.name == "stream":
-		op.Parameters = append(op.Parameters, textParam("Last-Event-ID", "header", "The id of the last event seen.", false))
+		op.Parameters = append(op.Parameters,
+			textParam("Last-Event-ID", "header", "The id of the last event seen.", false))
 	}
 	if t := r.bodyType(); t != nil {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{

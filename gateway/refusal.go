@@ -29,9 +29,9 @@ func refusal(a *lua.Answer) *problem {
 	case sale.CapExceeded:
 		c := &a.Cap
 		p.detail = fmt.Sprintf("The cap is %d units, %d are in use and %d were asked for.", c.Cap, c.InUse, c.Requested)
-		p.member("scope", c.Scope)
+		p = p.member("scope", c.Scope)
 		if c.SKU != "" {
-			p.member("sku", c.SKU)
+			p = p.member("sku", c.SKU)
 		}
 		return p.member("cap", c.Cap).member("in_use", c.InUse).member("requested", c.Requested)
 	case sale.NotOpen:
@@ -56,7 +56,8 @@ func refusal(a *lua.Answer) *problem {
 	case sale.AlreadyConfirmed:
 		p.detail = "The reservation is confirmed, for order " + printable(a.Reservation.OrderID) + "."
 	case sale.AlreadyReleased, sale.AlreadyCancelled:
-		p.detail = fmt.Sprintf("The reservation was %s at %s.", a.Reservation.State, timeText(a.Reservation.ResolvedAtMs))
+		done := &a.Reservation
+		p.detail = fmt.Sprintf("The reservation was %s at %s.", done.State, timeText(done.ResolvedAtMs))
 	case sale.NotConfirmed:
 		p.detail = fmt.Sprintf("The reservation is %s.", a.Reservation.State)
 	case sale.KeepInvalid:

@@ -60,6 +60,12 @@ func mini(t *testing.T) *lua.Store {
 	return connect(t, redistest.Mini(t).Addr())
 }
 
+// The description of one version is the same in all tests, and takes a while to read.
+var (
+	loadOnce sync.Once
+	loaded   *spec
+)
+
 const devKey = "dev-key"
 
 func newRig(t *testing.T, store *lua.Store, change func(*Deps)) *rig {
@@ -80,7 +86,8 @@ func newRig(t *testing.T, store *lua.Store, change func(*Deps)) *rig {
 	var err error
 	r.g, err = New(d)
 	require.NoError(t, err)
-	r.spec = loadSpec(t, r.g.pages.openapi)
+	loadOnce.Do(func() { loaded = loadSpec(t, r.g.pages.openapi) })
+	r.spec = loaded
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	r.url = "http://" + l.Addr().String()

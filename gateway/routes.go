@@ -99,7 +99,7 @@ var routes = []route{
 		summary: "Give a hold back, or part of it",
 		doc:     "With keep only those units stay held: absolute, so a repeat changes nothing.",
 		body:    ReleaseRequest{}, replays: true,
-		answers: []answer{{status: 200, doc: "The reservation, released, or held with what was kept.", body: Reservation{}}},
+		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
 			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
 		handle: (*Gateway).release,
@@ -128,7 +128,8 @@ var routes = []route{
 		handle: (*Gateway).cancel,
 	},
 	{
-		method: "GET", path: "/v1/reservations/{reservation}", name: "get-reservation", tag: "storefront", roles: toRead,
+		method: "GET", path: "/v1/reservations/{reservation}", name: "get-reservation", tag: "storefront",
+		roles:   toRead,
 		summary: "Read a reservation", doc: "In any state; from the ledger when its record in Redis is gone.",
 		query:   []param{saleParam},
 		answers: []answer{{status: 200, doc: "The reservation.", body: Reservation{}}},
@@ -172,8 +173,14 @@ var routes = []route{
 		body: sale.Config{}, ifMatch: true,
 		answers: []answer{
 			{status: 200, doc: "Changed, and every gateway knows it.", body: sale.Version{}, headers: []string{"ETag"}},
-			{status: 201, doc: "Created, and every gateway knows it.", body: sale.Version{}, headers: []string{"ETag", "Location"}},
-			{status: 202, doc: "Stored, and not applied in time: read the sale until its status is applied.", body: Applying{}, headers: []string{"ETag"}},
+			{
+				status: 201, doc: "Created, and every gateway knows it.", body: sale.Version{},
+				headers: []string{"ETag", "Location"},
+			},
+			{
+				status: 202, doc: "Stored, and not applied in time: read the sale until its status is applied.",
+				body: Applying{}, headers: []string{"ETag"},
+			},
 		},
 		codes: []code{
 			codeVersionMismatch, codeIfMatchRequired, codeFieldLocked, codeInsufficientStock,
@@ -191,9 +198,12 @@ var routes = []route{
 	{
 		method: "GET", path: adminSales + "/{sale}", name: "get-sale", tag: "sales", roles: toReview,
 		summary: "Read the latest version of a sale",
-		answers: []answer{{status: 200, doc: "The latest version that was not rejected.", body: sale.Version{}, headers: []string{"ETag"}}},
-		codes:   []code{codeUnknownSale, codeUnavailable},
-		handle:  (*Gateway).getSale,
+		answers: []answer{{
+			status: 200, doc: "The latest version that was not rejected.", body: sale.Version{},
+			headers: []string{"ETag"},
+		}},
+		codes:  []code{codeUnknownSale, codeUnavailable},
+		handle: (*Gateway).getSale,
 	},
 	{
 		method: "GET", path: adminSales + "/{sale}/versions", name: "list-versions", tag: "sales", roles: toReview,
@@ -269,7 +279,10 @@ func lifecycleRoute(verb, summary string, to sale.Lifecycle) route {
 		body:    ReasonRequest{}, replays: true,
 		answers: []answer{
 			{status: 200, doc: "Done, and every gateway knows it.", body: sale.Version{}, headers: []string{"ETag"}},
-			{status: 202, doc: "Stored, and not applied in time: send it again.", body: Applying{}, headers: []string{"ETag"}},
+			{
+				status: 202, doc: "Stored, and not applied in time: send it again.", body: Applying{},
+				headers: []string{"ETag"},
+			},
 		},
 		codes:  []code{codeUnknownSale, codeSaleEnded, codeVersionMismatch, codeUnavailable},
 		handle: func(g *Gateway, r *request) error { return g.changeLifecycle(r, verb, to) },

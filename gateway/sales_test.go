@@ -26,7 +26,8 @@ func TestPutSale(t *testing.T) {
 	require.Equal(t, "/v1/admin/sales/put", res.Header.Get("Location"))
 
 	res = r.get("/v1/admin/sales/put")
-	require.Equal(t, doc, res.want(t, http.StatusOK))
+	again := res.want(t, http.StatusOK)
+	require.Equal(t, doc, again)
 	require.Equal(t, `"1"`, res.Header.Get("ETag"))
 
 	// What was read can be sent back.
@@ -38,7 +39,7 @@ func TestPutSale(t *testing.T) {
 	put("put", string(config), "If-Match", `W/"1"`).problem(t, codeVersionMismatch)
 	put("put", string(config), "If-Match", "1").problem(t, codeVersionMismatch)
 	res = put("put", strings.Replace(string(config), `"title":"Test"`, `"title":"New"`, 1), "If-Match", `"7", "1"`)
-	require.Equal(t, 2.0, res.want(t, http.StatusOK)["version"])
+	require.EqualValues(t, 2, res.want(t, http.StatusOK)["version"])
 	require.Equal(t, `"2"`, res.Header.Get("ETag"))
 	require.Equal(t, "New", r.get("/v1/sales/put").want(t, http.StatusOK)["title"])
 
