@@ -24,7 +24,7 @@ func TestExampleSalesAreValid(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, c.NotBuilt(), path)
 		require.Equal(t, strings.TrimSuffix(filepath.Base(path), ".yaml"), c.Sale)
-		c.Resolve(1_800_000_000_000)
+		c.Resolve(1_800_000_000_000, nil)
 		require.Empty(t, c.Validate(), path)
 		embedded, err := fs.ReadFile(SaleFiles, path)
 		require.NoError(t, err)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -180,7 +179,7 @@ func (g *Gateway) publicSale(r *request) error {
 	}
 	c := &v.Config
 	out := PublicSale{
-		Sale: v.Sale, Title: c.Title, State: phaseOf(&v), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(),
+		Sale: v.Sale, Title: c.Title, State: g.phase(&v), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(),
 		HoldSeconds: c.HoldSeconds, MaxExtensions: c.MaxExtensions, Caps: PublicCaps(c.Caps),
 		Items: make([]PublicItem, len(c.Items)),
 	}
@@ -195,7 +194,7 @@ func (g *Gateway) publicSale(r *request) error {
 	return r.json(fasthttp.StatusOK, out)
 }
 
-func phaseOf(v *sale.Version) string {
-	now := sale.Moment(time.Now().UnixMilli())
-	return string(sale.PhaseAt(v.Lifecycle, v.Config.OpensAt, v.Config.ClosesAt, now))
+// phase is by the clock of Redis: ours decides nothing.
+func (g *Gateway) phase(v *sale.Version) string {
+	return string(sale.PhaseAt(v.Lifecycle, v.Config.OpensAt, v.Config.ClosesAt, g.store.Now()))
 }

@@ -42,6 +42,14 @@ func (g *Gateway) putSale(r *request) error {
 	if err := r.precondition(&current); err != nil {
 		return err
 	}
+	var before *sale.Config
+	if current.Version > 0 {
+		before = &current.Config
+	}
+	config.Resolve(g.store.Now(), before)
+	if errs := config.Validate(); len(errs) > 0 {
+		return invalid(errs...)
+	}
 	next := sale.Version{Sale: id, Lifecycle: sale.Live, Config: config, Actor: r.who.actor()}
 	status := fiber.StatusCreated
 	if current.Version > 0 {
@@ -66,7 +74,7 @@ func (g *Gateway) putSale(r *request) error {
 	return g.whenApplied(r, status, stored)
 }
 
-// saleConfig reads a body that may be applied, its times resolved.
+// saleConfig reads a body that is a sale, its times not yet resolved.
 func (r *request) saleConfig(g *Gateway, id string) (sale.Config, error) {
 	b, err := r.body(g.opts.SaleBodyMax)
 	if err != nil {
@@ -86,8 +94,7 @@ func (r *request) saleConfig(g *Gateway, id string) (sale.Config, error) {
 	if config.Sale != id {
 		return config, invalid(sale.FieldError{Pointer: "/sale", Detail: fmt.Sprintf("must be %s, as in the path", id)})
 	}
-	config.Resolve(sale.Moment(time.Now().UnixMilli()))
-	if errs := append(config.Validate(), config.NotBuilt()...); len(errs) > 0 {
+	if errs := config.NotBuilt(); len(errs) > 0 {
 		return config, invalid(errs...)
 	}
 	return config, nil
@@ -302,7 +309,7 @@ func (g *Gateway) listSales(r *request) error {
 	for i := range all {
 		v, c := &all[i], &all[i].Config
 		out.Sales[i] = SaleSummary{
-			Sale: v.Sale, Title: c.Title, Version: v.Version, Lifecycle: string(v.Lifecycle), State: phaseOf(v),
+			Sale: v.Sale, Title: c.Title, Version: v.Version, Lifecycle: string(v.Lifecycle), State: g.phase(v),
 			Status: string(v.Status), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(), Items: len(c.Items),
 		}
 	}

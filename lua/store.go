@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -33,6 +34,8 @@ type Store struct {
 	rdb    redis.UniversalClient
 	opts   Options
 	shards sync.Map // shardKey -> *Shard
+	// ahead is how far the clock of Redis is before ours, in ms, by the last reply.
+	ahead atomic.Int64
 }
 
 type shardKey struct {
@@ -66,7 +69,7 @@ func (s *Store) Shard(saleID string, shard int) *Shard {
 	return v.(*Shard)
 }
 
-// Ready loads the scripts, so that the first shopper does not wait for it. It fails when Redis
+// Ready loads the scripts, so that the first shopper does not wait for it, and learns the time. It fails when Redis
 // cannot be reached or would not run them.
 func (s *Store) Ready(ctx context.Context) error {
 	for _, sc := range scripts {
@@ -74,7 +77,17 @@ func (s *Store) Ready(ctx context.Context) error {
 			return fmt.Errorf("load %s: %w", sc.name, err)
 		}
 	}
+	now, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return fmt.Errorf("read the time: %w", err)
+	}
+	s.ahead.Store(now.UnixMilli() - time.Now().UnixMilli())
 	return nil
+}
+
+// Now is the time of Redis, as near as the last reply tells; our own before the first one.
+func (s *Store) Now() sale.Moment {
+	return sale.Moment(time.Now().UnixMilli() + s.ahead.Load())
 }
 
 // Ping tells whether Redis answers.
@@ -166,6 +179,7 @@ func (s *Shard) callIn(ctx context.Context, sc *script, e *era, args []any) (Hea
 	if err != nil {
 		return Head{}, nil, fmt.Errorf("%s: %w: %w", sc.name, ErrScript, err)
 	}
+	s.store.ahead.Store(h.NowMs - time.Now().UnixMilli())
 	return h, fields[headFields:], nil
 }
 

@@ -160,14 +160,22 @@ func (m Moment) String() string {
 	return time.UnixMilli(int64(m)).UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// Resolve puts times in the place of what is relative to now and writes defaults out, so that what
-// is stored says what it means. Validate once more after it: only then is the window known.
-func (c *Config) Resolve(now Moment) {
-	for _, m := range []*Moment{&c.OpensAt, &c.ClosesAt} {
-		if d, relative := m.AfterNow(); relative {
+// Resolve puts times in the place of those relative to now and writes defaults out, so that what is
+// stored says what it means. before is the sale as it is, nil for a new one: what was relative to now
+// when it was created was fixed then, and stays. Validate once more after it: only then is the window
+// known.
+func (c *Config) Resolve(now Moment, before *Config) {
+	fix := func(m *Moment, fixed func(*Config) Moment) {
+		d, relative := m.AfterNow()
+		switch {
+		case relative && before != nil:
+			*m = fixed(before)
+		case relative:
 			*m = now + Moment(d.Milliseconds())
 		}
 	}
+	fix(&c.OpensAt, func(b *Config) Moment { return b.OpensAt })
+	fix(&c.ClosesAt, func(b *Config) Moment { return b.ClosesAt })
 	if c.Allocation == "" {
 		c.Allocation = AllocatePriority
 	}

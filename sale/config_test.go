@@ -46,12 +46,16 @@ func TestMomentReadsAndWrites(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	c := sale.Config{OpensAt: sale.MomentNow, ClosesAt: sale.MomentAfterNow(time.Hour)}
-	c.Resolve(1000)
+	c.Resolve(1000, nil)
 	require.Equal(t, sale.Config{OpensAt: 1000, ClosesAt: 3_601_000, Allocation: sale.AllocatePriority}, c)
 	c = sale.Config{OpensAt: 5, ClosesAt: 6, Allocation: sale.AllocateMostStock}
 	before := c
-	c.Resolve(1000)
+	c.Resolve(1000, nil)
 	require.Equal(t, before, c)
+	// What was relative when the sale was created stays where it was.
+	c = sale.Config{OpensAt: sale.MomentNow, ClosesAt: sale.MomentAfterNow(time.Hour)}
+	c.Resolve(1000, &before)
+	require.Equal(t, sale.Config{OpensAt: 5, ClosesAt: 6, Allocation: sale.AllocatePriority}, c)
 }
 
 func TestPhaseAt(t *testing.T) {

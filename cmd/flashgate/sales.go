@@ -65,12 +65,12 @@ func putOnce(ctx context.Context, l ledger.Ledger, config sale.Config, actor, re
 		return putResult{}, fmt.Errorf("read sale %s: %w", config.Sale, err)
 	}
 	next := sale.Version{Sale: config.Sale, Lifecycle: sale.Live, Actor: actor, Reason: reason}
+	var before *sale.Config
 	if !create {
 		next.Lifecycle = latest.Lifecycle
-		keepMoment(&config.OpensAt, latest.Config.OpensAt)
-		keepMoment(&config.ClosesAt, latest.Config.ClosesAt)
+		before = &latest.Config
 	}
-	config.Resolve(now)
+	config.Resolve(now, before)
 	if wrong := config.Validate(); len(wrong) > 0 {
 		return putResult{}, fmt.Errorf("sale %s: %w", config.Sale, wrong[0])
 	}
@@ -89,12 +89,6 @@ func putOnce(ctx context.Context, l ledger.Ledger, config sale.Config, actor, re
 		return putResult{}, fmt.Errorf("write sale %s: %w", config.Sale, err)
 	}
 	return putResult{version: v, changed: true, created: create}, nil
-}
-
-func keepMoment(m *sale.Moment, fixed sale.Moment) {
-	if _, relative := m.AfterNow(); relative {
-		*m = fixed
-	}
 }
 
 func sameConfig(a, b *sale.Config) bool {
