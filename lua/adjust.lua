@@ -84,8 +84,8 @@ item.changed = true
 append_event(shard, 'adjusted', '', '', sku .. '/' .. location .. '=' .. whole(after - before),
   actor, id, data)
 local packed = table.concat({
-  fingerprint, sku, location, field, whole(after - before), whole(shard.now), packed_level('\n'),
-  whole(shard.seq), shard.mark,
+  fingerprint, sku, location, field, whole(after - before), shard.now_text, packed_level('\n'),
+  shard.seq_text, shard.mark,
 }, '\n')
 redis.call('SET', ADJUSTMENT .. id, packed, 'PX', RECORD_TTL)
 save_units()

@@ -34,7 +34,11 @@ local FIRST, STRIDE, CHUNK = 18, 4, 500
 local shard, closed = open_shard()
 -- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
 if base == '' and not shard and closed[2] == '0' then
-  shard = {epoch = EPOCH, seq = 0, mark = '', now = redis_time_ms(), appended = 0, fresh = true}
+  local now = redis_time_ms()
+  shard = {
+    epoch = EPOCH, seq = 0, seq_text = '0', mark = '', now = now, now_text = whole(now), events = 0,
+    fresh = true,
+  }
 elseif not shard then
   return closed
 end

@@ -28,7 +28,7 @@ end
 
 pass_full_memory()
 append_event(shard, 'cancelled', id, record.customer, record.lines, actor, record.order, data)
-record.state, record.resolved_at = 'cancelled', whole(shard.now)
+record.state, record.resolved_at = 'cancelled', shard.now_text
 local lines = parse_lines(record.lines)
 move_units(lines, record.customer, 0, -1)
 if not restock then

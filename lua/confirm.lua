@@ -32,7 +32,7 @@ end
 pass_full_memory()
 append_event(shard, 'confirmed', id, record.customer, record.lines, actor, order, '')
 redis.call('ZREM', DEADLINES, id)
-record.state, record.order, record.resolved_at = 'confirmed', order, whole(shard.now)
+record.state, record.order, record.resolved_at = 'confirmed', order, shard.now_text
 move_units(parse_lines(record.lines), record.customer, -1, 1)
 save_units()
 save_record(shard, id, record)

@@ -26,7 +26,7 @@ if #due > 0 then
     local record = parse_record(packed[i])
     if record and record.state == 'held' then
       append_event(shard, 'expired', id, record.customer, record.lines, '', '', '')
-      record.state, record.resolved_at = 'expired', whole(shard.now)
+      record.state, record.resolved_at = 'expired', shard.now_text
       move_units(parse_lines(record.lines), record.customer, -1, 0)
       save_record(shard, id, record)
     end
@@ -41,6 +41,6 @@ end
 
 local first = next_deadline(DEADLINES)
 local reply = head(shard, 'DONE', first and whole(first))
-reply[6] = whole(shard.appended)
+reply[6] = whole(shard.events)
 reply[7] = first and first <= shard.now and '1' or '0'
 return reply

@@ -68,7 +68,7 @@ if #left > 0 then
   record.lines = pack_lines(left)
 else
   redis.call('ZREM', DEADLINES, id)
-  record.state, record.resolved_at = 'released', whole(shard.now)
+  record.state, record.resolved_at = 'released', shard.now_text
 end
 move_units(back, record.customer, -1, 0)
 save_units()

@@ -29,37 +29,48 @@ end
 
 local FIRST, STRIDE = 6, 5
 local stream_max = tonumber(ARGV[5])
-local requests = {}
+
+-- What is asked for, parsed once for all requests of the batch that ask for the same.
+local parsed = {}
+local function asked_lines(packed)
+  local lines = parsed[packed]
+  if not lines then
+    lines = parse_lines(packed)
+    lines.total, lines.named = 0, true
+    for i, line in ipairs(lines) do
+      -- Lines of one SKU follow each other: the last one knows the sum.
+      local before = lines[i - 1]
+      line.of_sku = line.qty + (before and before.sku == line.sku and before.of_sku or 0)
+      line.last_of_sku = not lines[i + 1] or lines[i + 1].sku ~= line.sku
+      lines.total = lines.total + line.qty
+      lines.named = lines.named and line.location ~= ''
+    end
+    parsed[packed] = lines
+  end
+  return lines
+end
+
+-- One read each for the records of all requests, and for all SKUs and customers of those that are
+-- not replays.
 local ids = {}
 for i = FIRST, #ARGV, STRIDE do
-  requests[#requests + 1] = {
-    id = ARGV[i], customer = ARGV[i + 1], fingerprint = ARGV[i + 2], lines = ARGV[i + 3],
-    actor = ARGV[i + 4],
-  }
   ids[#ids + 1] = RECORD .. ARGV[i]
 end
-
-local records = {}
-for i, packed in ipairs(redis.call('MGET', unpack(ids))) do
-  if packed then
-    records[requests[i].id] = parse_record(packed)
-  end
-end
-
--- One read each for all SKUs and all customers of the requests that are not replays.
-local skus, names, asked = {}, {}, {}
-for _, request in ipairs(requests) do
-  if not records[request.id] then
-    request.parsed = parse_lines(request.lines)
-    for _, line in ipairs(request.parsed) do
-      if not asked[line.sku] then
-        asked[line.sku] = true
+local records = redis.call('MGET', unpack(ids))
+local skus, names = {}, {}
+for n = 1, #ids do
+  if not records[n] then
+    local at = FIRST + (n - 1) * STRIDE
+    for _, line in ipairs(asked_lines(ARGV[at + 3])) do
+      if stock[line.sku] == nil then
+        stock[line.sku] = false
         skus[#skus + 1] = line.sku
       end
     end
-    if not customers[request.customer] then
-      customers[request.customer] = true
-      names[#names + 1] = request.customer
+    local customer = ARGV[at + 1]
+    if not customers[customer] then
+      customers[customer] = true
+      names[#names + 1] = customer
     end
   end
 end
@@ -81,12 +92,42 @@ local function refuse(outcome, detail)
   return outcome, detail
 end
 
+local function cap_detail(scope, sku, cap, in_use, requested)
+  return table.concat({scope, sku, whole(cap), whole(in_use), whole(requested)}, '\n')
+end
+
+local function judge_caps(customer, lines)
+  for i = 1, #lines do
+    local line = lines[i]
+    local item = stock[line.sku]
+    if not item then
+      return 'UNKNOWN_SKU', line.sku .. '/'
+    elseif line.location ~= '' and not item.at[line.location] then
+      return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
+    end
+  end
+  local counts, total = customers[customer], lines.total
+  if shard.cap_order > 0 and total > shard.cap_order then
+    return 'CAP', cap_detail('order', '', shard.cap_order, 0, total)
+  end
+  if shard.cap_customer > 0 and counts[TOTAL] + total > shard.cap_customer then
+    return refuse('CAP', cap_detail('sale', '', shard.cap_customer, counts[TOTAL], total))
+  end
+  for i = 1, #lines do
+    local line = lines[i]
+    local cap, in_use = stock[line.sku].cap, counts[line.sku] or 0
+    if cap > 0 and line.last_of_sku and in_use + line.of_sku > cap then
+      return refuse('CAP', cap_detail('sku', line.sku, cap, in_use, line.of_sku))
+    end
+  end
+end
+
 -- What is free at a location after the lines before it in this request.
 local function free_at(line, location, picked)
   local free = available(stock[line.sku].at[location])
-  for _, earlier in ipairs(picked) do
-    if earlier.sku == line.sku and earlier.location == location then
-      free = free - earlier.qty
+  for i = 1, #picked do
+    if picked[i].sku == line.sku and picked[i].location == location then
+      free = free - picked[i].qty
     end
   end
   return free
@@ -108,121 +149,89 @@ local function pick_location(line, picked)
   return best
 end
 
-local function cap_detail(scope, sku, cap, in_use, requested)
-  return table.concat({scope, sku, whole(cap), whole(in_use), whole(requested)}, '\n')
-end
-
-local function judge_caps(request)
-  local counts, total = customers[request.customer], 0
-  local before
-  for _, line in ipairs(request.parsed) do
-    local item = stock[line.sku]
-    if not item then
-      return 'UNKNOWN_SKU', line.sku .. '/'
-    elseif line.location ~= '' and not item.at[line.location] then
-      return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
-    end
-    total = total + line.qty
-    -- Lines of one SKU follow each other: the last one knows the sum.
-    line.of_sku = line.qty + (before and before.sku == line.sku and before.of_sku or 0)
-    before = line
-  end
-  if shard.cap_order > 0 and total > shard.cap_order then
-    return 'CAP', cap_detail('order', '', shard.cap_order, 0, total)
-  end
-  if shard.cap_customer > 0 and counts.total + total > shard.cap_customer then
-    return refuse('CAP', cap_detail('sale', '', shard.cap_customer, counts.total, total))
-  end
-  for i, line in ipairs(request.parsed) do
-    local cap, in_use = stock[line.sku].cap, counts.of[line.sku] or 0
-    local next_line = request.parsed[i + 1]
-    local last = not next_line or next_line.sku ~= line.sku
-    if cap > 0 and last and in_use + line.of_sku > cap then
-      return refuse('CAP', cap_detail('sku', line.sku, cap, in_use, line.of_sku))
-    end
-  end
-end
-
--- Gives every line its location, in a list of its own.
-local function judge_stock(request)
+-- Gives every line its location. Returns the lines, or nil with the outcome and its detail.
+local function judge_stock(lines)
   local picked, short = {}, nil
-  for i, line in ipairs(request.parsed) do
-    local location = line.location ~= '' and line.location or pick_location(line, picked)
-    local free = free_at(line, location, picked)
+  for i = 1, #lines do
+    local line = lines[i]
+    if line.location == '' then
+      line = {sku = line.sku, location = pick_location(line, picked), qty = line.qty}
+    end
+    local free = free_at(line, line.location, picked)
     if free < line.qty then
-      short = (short and short .. ';' or '') .. line.sku .. '/' .. line.location .. '='
+      short = (short and short .. ';' or '') .. line.sku .. '/' .. lines[i].location .. '='
         .. whole(line.qty) .. ':' .. whole(math.max(free, 0))
     end
-    picked[i] = {sku = line.sku, location = location, qty = line.qty}
+    picked[i] = line
   end
   if short then
-    return refuse('STOCK', short)
+    return nil, refuse('STOCK', short)
   end
-  request.picked = picked
+  return picked
 end
 
-local now_text, deadline = whole(shard.now), whole(shard.now + shard.hold)
-local function judge(request)
-  local record = records[request.id]
-  if record then
-    if record.fingerprint ~= request.fingerprint or record.customer ~= request.customer then
-      return 'ID_REUSED', ''
-    end
-    local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
-    if outcome then
-      return outcome, record.packed
-    end
-    return 'REPLAY', record.packed
+-- The id was used before: in Redis, or further up in this batch.
+local function judge_known(packed, customer, fingerprint)
+  local record = parse_record(packed)
+  if record.fingerprint ~= fingerprint or record.customer ~= customer then
+    return 'ID_REUSED', ''
+  end
+  local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
+  return outcome or 'REPLAY', packed
+end
+
+-- What is written when all are judged: entries of EVENTS, records, deadlines. fresh are the records
+-- by reservation, for those further down in this batch.
+local entries, set, scores, fresh = {}, {}, {}, {}
+local deadline = whole(shard.now + shard.hold)
+
+local function hold(n, id, customer, fingerprint, lines, actor)
+  local i = #entries
+  entries[i + 1], entries[i + 2] = next_event(shard, 'held', id, customer, lines, actor, '',
+    '{"fp":"' .. fingerprint .. '","deadline":' .. deadline .. '}')
+  -- As pack_record would write it.
+  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n'
+    .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. shard.mark
+  set[i + 1], set[i + 2] = ids[n], record
+  scores[i + 1], scores[i + 2] = deadline, id
+  fresh[id] = record
+  return 'HELD', record
+end
+
+local function judge(n, at)
+  local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local known = records[n] or fresh[id]
+  if known then
+    return judge_known(known, customer, fingerprint)
   end
   local outcome = closed_outcome(shard)
   if outcome then
     return outcome, outcome == 'NOT_OPEN' and whole(shard.opens) or ''
-  end
-  if shard.seq + shard.appended - shard.watermark >= stream_max then
+  elseif shard.seq - shard.watermark >= stream_max then
     return 'OVERLOADED', ''
   end
-  local detail
-  outcome, detail = judge_caps(request)
-  if not outcome then
-    outcome, detail = judge_stock(request)
+  local lines = asked_lines(packed)
+  local refused, detail = judge_caps(customer, lines)
+  if refused then
+    return refused, detail
   end
-  if outcome then
-    return outcome, detail
+  local picked
+  picked, refused, detail = judge_stock(lines)
+  if not picked then
+    return refused, detail
   end
-  move_units(request.picked, request.customer, 1, 0)
-  shard.appended = shard.appended + 1
-  record = {
-    state = 'held', customer = request.customer, fingerprint = request.fingerprint,
-    lines = pack_lines(request.picked), held_at = now_text, deadline = deadline,
-    resolved_at = '0', extension = '0', order = '', seq = whole(shard.seq + shard.appended),
-    mark = MARK_BASE .. (shard.appended - 1),
-  }
-  record.packed = pack_record(record)
-  records[request.id] = record
-  request.record = record
-  return 'HELD', record.packed
+  move_units(picked, customer, 1, 0)
+  return hold(n, id, customer, fingerprint, lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
-local reply = {}
-for _, request in ipairs(requests) do
-  local outcome, detail = judge(request)
-  reply[#reply + 1] = outcome
-  reply[#reply + 1] = detail
+local answers = {}
+for n = 1, #ids do
+  answers[2 * n - 1], answers[2 * n] = judge(n, FIRST + (n - 1) * STRIDE)
 end
 
-if shard.appended > 0 then
-  shard.appended = 0
-  local set, scores = {}, {}
-  for _, request in ipairs(requests) do
-    local record = request.record
-    if record then
-      append_event(shard, 'held', request.id, record.customer, record.lines, request.actor, '',
-        '{"fp":"' .. record.fingerprint .. '","deadline":' .. deadline .. '}')
-      set[#set + 1] = RECORD .. request.id
-      set[#set + 1] = record.packed
-      scores[#scores + 1] = deadline
-      scores[#scores + 1] = request.id
-    end
+if #entries > 0 then
+  for i = 1, #entries, 2 do
+    redis.call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
   end
   redis.call('MSET', unpack(set))
   redis.call('ZADD', DEADLINES, unpack(scores))
@@ -230,8 +239,8 @@ if shard.appended > 0 then
   save_head(shard)
 end
 
-local all = head(shard, 'DONE', due and whole(due))
-for i = 1, #reply do
-  all[#all + 1] = reply[i]
+local reply = head(shard, 'DONE', due and whole(due))
+for i = 1, #answers do
+  reply[5 + i] = answers[i]
 end
-return all
+return reply

@@ -9,17 +9,25 @@ local function pass_full_memory()
   redis.call('ZREM', DEADLINES, '')
 end
 
--- Appends the event and moves the head in the shard's table; save_head writes it.
-local function append_event(shard, type, reservation, customer, lines, actor, ref, data)
-  local mark = MARK_BASE .. shard.appended
-  shard.appended = shard.appended + 1
+-- Makes the next event of the shard and moves its head, in the shard's table: nothing is written
+-- yet. Returns the entry's id and value; shard.seq_text and shard.mark are the event's own.
+local function next_event(shard, type, reservation, customer, lines, actor, ref, data)
+  local before = shard.mark
   shard.seq = shard.seq + 1
-  redis.call('XADD', EVENTS, shard.epoch .. '-' .. whole(shard.seq), 'e', table.concat({
-    mark, shard.mark, whole(shard.now), type, reservation, customer, lines, actor, ref, data,
-  }, '\n'))
-  shard.mark = mark
+  shard.seq_text = whole(shard.seq)
+  shard.mark = MARK_BASE .. shard.events
+  shard.events = shard.events + 1
+  return shard.epoch .. '-' .. shard.seq_text,
+    shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\n' .. type .. '\n' .. reservation
+    .. '\n' .. customer .. '\n' .. lines .. '\n' .. actor .. '\n' .. ref .. '\n' .. data
+end
+
+-- Appends an event and moves the head in the shard's table; save_head writes it.
+local function append_event(shard, ...)
+  local id, value = next_event(shard, ...)
+  redis.call('XADD', EVENTS, id, 'e', value)
 end
 
 local function save_head(shard)
-  redis.call('HSET', SALE, 'seq', whole(shard.seq), 'mark', shard.mark, 'last_ms', whole(shard.now))
+  redis.call('HSET', SALE, 'seq', shard.seq_text, 'mark', shard.mark, 'last_ms', shard.now_text)
 end

@@ -42,7 +42,7 @@ end
 
 -- Stamps the record with the last event and writes it; a finished one lives RECORD_TTL longer.
 local function save_record(shard, id, record)
-  record.seq, record.mark = whole(shard.seq), shard.mark
+  record.seq, record.mark = shard.seq_text, shard.mark
   record.packed = pack_record(record)
   if record.state == 'held' or record.state == 'confirmed' then
     redis.call('SET', RECORD .. id, record.packed)

@@ -44,9 +44,10 @@ local function open_shard()
   if field[5] ~= 'open' or field[1] ~= EPOCH or now - last > MAX_STEP then
     return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
   end
+  now = math.max(now, last)
   return {
-    epoch = field[1], seq = tonumber(field[2]), mark = field[3],
-    now = math.max(now, last), last = last, appended = 0,
+    epoch = field[1], seq = tonumber(field[2]), seq_text = field[2], mark = field[3],
+    now = now, now_text = whole(now), last = last, events = 0,
     watermark = tonumber(field[6]), version = field[7], state = field[8],
     opens = tonumber(field[9]), closes = tonumber(field[10]), hold = tonumber(field[11]),
     max_extensions = tonumber(field[12]), cap_customer = tonumber(field[13]),
@@ -55,7 +56,7 @@ local function open_shard()
 end
 
 local function head(shard, outcome, next_deadline)
-  return {outcome, shard.epoch, whole(shard.seq), whole(shard.now), next_deadline or ''}
+  return {outcome, shard.epoch, shard.seq_text, shard.now_text, next_deadline or ''}
 end
 
 -- What the window and the operators say of taking units now; nil when it is allowed.

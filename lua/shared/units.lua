@@ -64,12 +64,15 @@ local function available(level)
   return level.on_hand - level.safety - level.held - level.sold
 end
 
+-- Counts are a table by SKU, which is text; what else they know is under these numbers.
+local TOTAL, CHANGED = 1, 2
+
 local function parse_counts(packed)
-  local counts = {total = 0, of = {}}
+  local counts = {0}
   if packed then
     for sku, units in string.gmatch(packed, '([^;=]+)=(%d+)') do
-      counts.of[sku] = tonumber(units)
-      counts.total = counts.total + tonumber(units)
+      counts[sku] = tonumber(units)
+      counts[TOTAL] = counts[TOTAL] + counts[sku]
     end
   end
   return counts
@@ -77,8 +80,8 @@ end
 
 local function pack_counts(counts)
   local parts = {}
-  for sku, units in pairs(counts.of) do
-    if units > 0 then
+  for sku, units in pairs(counts) do
+    if sku ~= TOTAL and sku ~= CHANGED and units > 0 then
       parts[#parts + 1] = sku .. '=' .. whole(units)
     end
   end
@@ -100,7 +103,8 @@ end
 -- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both.
 local function move_units(lines, customer, held, sold)
   local counts = counts_of(customer)
-  for _, line in ipairs(lines) do
+  for i = 1, #lines do
+    local line = lines[i]
     local item = item_of(line.sku)
     local level = item.at[line.location]
     level.held = level.held + held * line.qty
@@ -108,9 +112,9 @@ local function move_units(lines, customer, held, sold)
     item.changed = true
     local change = (held + sold) * line.qty
     if change ~= 0 then
-      counts.of[line.sku] = (counts.of[line.sku] or 0) + change
-      counts.total = counts.total + change
-      counts.changed = true
+      counts[line.sku] = (counts[line.sku] or 0) + change
+      counts[TOTAL] = counts[TOTAL] + change
+      counts[CHANGED] = true
     end
   end
 end
@@ -129,7 +133,7 @@ local function save_units()
   end
   set = {}
   for customer, counts in pairs(customers) do
-    if counts.changed then
+    if counts[CHANGED] then
       local packed = pack_counts(counts)
       if packed then
         set[#set + 1] = customer
