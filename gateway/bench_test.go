@@ -34,6 +34,7 @@ import (
 //
 // FLASHGATE_BENCH_SECONDS is the length of one measurement (default 5), FLASHGATE_BENCH_ROUNDS how
 // often all three are measured in turn (default 3); the medians and their ratios are reported.
+// FLASHGATE_BENCH_ONLY measures one of them, for a profile.
 func BenchmarkHTTPReserve(b *testing.B) {
 	_, err := exec.LookPath("wrk")
 	require.NoError(b, err, "wrk is missing; on Debian: apt-get install wrk")
@@ -44,6 +45,9 @@ func BenchmarkHTTPReserve(b *testing.B) {
 			for b.Loop() {
 				for range rounds {
 					for _, name := range []string{"bare", "single", "coalesced"} {
+						if only := os.Getenv("FLASHGATE_BENCH_ONLY"); only != "" && only != name {
+							continue
+						}
 						got[name] = append(got[name], measure(b, name, connections, seconds))
 					}
 				}
@@ -141,7 +145,11 @@ func benchServer(b *testing.B, name string) (fasthttp.RequestHandler, func()) {
 		return bareHandler(), func() {}
 	}
 	dir := b.TempDir()
-	server := redistest.Start(b, "--appendonly", "yes")
+	aof := "no"
+	if os.Getenv("FLASHGATE_BENCH_AOF") != "" {
+		aof = "yes"
+	}
+	server := redistest.Start(b, "--appendonly", aof)
 	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
 	books, err := sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
 	require.NoError(b, err)
@@ -167,6 +175,8 @@ func benchServer(b *testing.B, name string) (fasthttp.RequestHandler, func()) {
 		handler = singleHandler(g)
 	}
 	return handler, func() {
+		info, _ := rdb.Info(context.Background(), "commandstats", "cpu").Result()
+		b.Log(regexp.MustCompile(`cmdstat_evalsha:\S+|used_cpu_\w+_main_thread:\S+|cmdstat_(xadd|mset|zadd|hset|mget|hmget):calls=\d+,usec=\d+,usec_per_call=\S+`).FindAllString(info, -1))
 		g.reserver.close()
 		g.end()
 		_ = rdb.Close()
