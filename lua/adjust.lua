@@ -21,7 +21,7 @@
 --   with the level now, as on_hand,safety,held,sold
 --   STOCK                below what is held, sold and withheld
 --   VERSION_CONFLICT     not the expected number
---   OUT_OF_RANGE         below 0 or above a billion
+--   OUT_OF_RANGE         safety below 0, or above a billion
 --   with ''
 --   AGAIN ID_REUSED UNKNOWN_SKU UNKNOWN_LOCATION
 --   and without: MISSING RECOVERING
@@ -67,7 +67,7 @@ if mode == 'set' and expected ~= '' and tonumber(expected) ~= before then
   return reply('VERSION_CONFLICT', packed_level(','))
 end
 local after = mode == 'set' and amount or before + amount
-if after < 0 or after > MOST then
+if after > MOST or field == 'safety' and after < 0 then
   return reply('OUT_OF_RANGE', packed_level(','))
 end
 local unchanged = packed_level(',')

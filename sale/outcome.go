@@ -40,7 +40,7 @@ const (
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
 
 	VersionConflict Outcome = "VERSION_CONFLICT" // adjust expected another number
-	OutOfRange      Outcome = "OUT_OF_RANGE"     // adjust would leave 0 to 1e9
+	OutOfRange      Outcome = "OUT_OF_RANGE"     // adjust would leave what a level can be
 	StaleVersion    Outcome = "STALE_VERSION"    // apply on another base version
 	FieldLocked     Outcome = "FIELD_LOCKED"     // not changeable once the sale has opened
 

@@ -363,7 +363,7 @@ func (m *Model) Adjust(id string, p sale.Place, field string, delta int64) sale.
 	}
 	*n += delta
 	switch {
-	case *n < 0:
+	case l.Safety < 0:
 		return sale.OutOfRange
 	case l.Available() < 0 && m.due():
 		return sale.Again
