@@ -149,20 +149,35 @@ local function pick_location(line, picked)
   return best
 end
 
+-- A line that named no location, with the one that was picked; where another line named that one,
+-- the two become one, so that a reservation has one line for a place.
+local function add_picked(picked, line, location)
+  for i = 1, #picked do
+    local other = picked[i]
+    if other.sku == line.sku and other.location == location then
+      picked[i] = {sku = other.sku, location = location, qty = other.qty + line.qty}
+      return
+    end
+  end
+  picked[#picked + 1] = {sku = line.sku, location = location, qty = line.qty}
+end
+
 -- Gives every line its location. Returns the lines, or nil with the outcome and its detail.
 local function judge_stock(lines)
   local picked, short = {}, nil
   for i = 1, #lines do
     local line = lines[i]
-    if line.location == '' then
-      line = {sku = line.sku, location = pick_location(line, picked), qty = line.qty}
-    end
-    local free = free_at(line, line.location, picked)
+    local location = line.location ~= '' and line.location or pick_location(line, picked)
+    local free = free_at(line, location, picked)
     if free < line.qty then
-      short = (short and short .. ';' or '') .. line.sku .. '/' .. lines[i].location .. '='
+      short = (short and short .. ';' or '') .. line.sku .. '/' .. line.location .. '='
         .. whole(line.qty) .. ':' .. whole(math.max(free, 0))
     end
-    picked[i] = line
+    if line.location ~= '' then
+      picked[#picked + 1] = line
+    else
+      add_picked(picked, line, location)
+    end
   end
   if short then
     return nil, refuse('STOCK', short)

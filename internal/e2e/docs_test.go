@@ -170,7 +170,7 @@ func (s *shell) background(t *testing.T, text string) {
 		case <-ended:
 		case <-time.After(30 * time.Second):
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			t.Errorf("does not end on an interrupt: %s\n%s", text, said.b)
+			t.Errorf("does not end on an interrupt: %s\n%s", text, said)
 		}
 	})
 	addr := s.http
@@ -183,7 +183,7 @@ func (s *shell) background(t *testing.T, text string) {
 			_ = conn.Close()
 			break
 		}
-		require.True(t, time.Now().Before(end), "does not listen at %s: %s\n%s", addr, text, said.b)
+		require.True(t, time.Now().Before(end), "does not listen at %s: %s\n%s", addr, text, said)
 	}
 	if strings.Contains(text, "flashgate serve") || strings.Contains(text, "flashgate demo") {
 		s.run(t, fmt.Sprintf("curl -sSf --retry 20 --retry-all-errors --retry-delay 1 -o ready http://%s/readyz", s.http))

@@ -209,6 +209,12 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (l *logFile) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b)
+}
+
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(binary, args...), log: &logFile{}, done: make(chan struct{})} //nolint:noctx // killed by Cleanup
@@ -223,11 +229,7 @@ func launch(t *testing.T, args ...string) *process {
 	return p
 }
 
-func (p *process) said() string {
-	p.log.mu.Lock()
-	defer p.log.mu.Unlock()
-	return string(p.log.b)
-}
+func (p *process) said() string { return p.log.String() }
 
 // kill is kill -9.
 func (p *process) kill() {

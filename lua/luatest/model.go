@@ -2,6 +2,7 @@ package luatest
 
 import (
 	"fmt"
+	"slices"
 
 	"flashgate/sale"
 )
@@ -193,6 +194,10 @@ func (m *Model) pick(lines []sale.Line) (picked []sale.Line, ok bool) {
 			return nil, false
 		}
 		free[p] -= l.Qty
+		if i := slices.IndexFunc(picked, func(o sale.Line) bool { return o.SKU == l.SKU && o.Location == l.Location }); i >= 0 {
+			picked[i].Qty += l.Qty
+			continue
+		}
 		picked = append(picked, l)
 	}
 	return picked, true

@@ -242,6 +242,16 @@ func releaseKeep(t *testing.T, rdb redis.UniversalClient) {
 	require.Zero(t, e.Level("AIR-42", "berlin").Held)
 	require.Equal(t, int64(1), e.Level("BAG", "main").Held)
 	e.Books()
+	// A line that named no location got the place of one that did: they are one line, of which a part
+	// can be kept.
+	id = "one-place"
+	a := e.Reserve(id, "c-1", "AIR-42/berlin=1;AIR-42/=2")
+	require.Equal(t, "AIR-42/berlin=3", sale.PackLines(a.Reservation.Lines))
+	require.Equal(t, sale.Replay, keep("AIR-42/berlin=3").Outcome)
+	require.Equal(t, sale.Reduced, keep("AIR-42/berlin=1").Outcome)
+	require.Equal(t, int64(1), e.Level("AIR-42", "berlin").Held)
+	e.Books()
+	id = "hold-1"
 	require.Equal(t, sale.Released, keep("").Outcome)
 	require.Zero(t, e.Level("BAG", "main").Held)
 	e.Books()
