@@ -324,7 +324,7 @@ func (r *rig) sameAsFold() *sale.Books {
 		require.NoError(r.t, err)
 		require.NoError(r.t, b.Apply(&e))
 	}
-	other := connect(r.t, "redis://"+redistest.Mini(r.t).Addr())
+	other := connect(r.t, redistest.Mini(r.t).Addr())
 	sh := lua.New(other, lua.Options{}).Shard(r.id.Sale, r.id.Number)
 	_, err = sh.Close(r.ctx, "t", "")
 	require.NoError(r.t, err)
