@@ -113,7 +113,7 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 
 	script := filepath.Join(b.TempDir(), "reserve.lua")
 	require.NoError(b, os.WriteFile(script, []byte(wrkScript), 0o600))
-	wrk := exec.Command("wrk", "-t1", "-c", strconv.Itoa(connections), "-d", strconv.Itoa(seconds)+"s", "--latency", //nolint:gosec // our own numbers
+	wrk := exec.Command("wrk", "-t1", "-c", strconv.Itoa(connections), "-d", strconv.Itoa(seconds)+"s", "--latency",
 		"-s", script, "http://"+l.Addr().String())
 	var out bytes.Buffer
 	wrk.Stdout, wrk.Stderr = &out, &out

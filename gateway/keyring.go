@@ -46,8 +46,10 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 // NewKey makes an API key: what the ledger stores, and the token, which is shown once and never
 // stored.
 func NewKey(name, role string, now time.Time) (ledger.Key, string, error) {
-	if name == "" || len(name) > keyNameMax || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return ledger.Key{}, "", fmt.Errorf("key name: must be 1 to %d bytes of UTF-8 without control characters", keyNameMax)
+	if name == "" || len(name) > keyNameMax || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, unicode.IsControl) {
+		return ledger.Key{}, "", fmt.Errorf(
+			"key name: must be 1 to %d bytes of UTF-8 without control characters", keyNameMax)
 	}
 	if !slices.Contains(Roles, role) {
 		return ledger.Key{}, "", fmt.Errorf("key role %.40q: must be one of %s", role, strings.Join(Roles, ", "))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"flashgate/sale"
@@ -49,7 +50,7 @@ func (s *Shard) Adjust(ctx context.Context, r AdjustRequest) (AdjustAnswer, erro
 		mode = "set"
 	}
 	if r.Expected != nil {
-		expected = fmt.Sprint(*r.Expected)
+		expected = strconv.FormatInt(*r.Expected, 10)
 	}
 	h, rest, err := s.call(ctx, adjustScript, r.ID, r.Fingerprint, r.Place.SKU, r.Place.Location,
 		r.Field, mode, r.Amount, expected, r.Actor, string(data))

@@ -49,7 +49,8 @@ func Slices(b *sale.Books, rows int, recordMs, nowMs int64) []Slice {
 		c := &b.Config.Items[i]
 		item := ItemLevels{SKU: c.SKU, Cap: c.CapPerCustomer, LowAt: c.LowAt}
 		for _, s := range c.Stock {
-			item.Levels = append(item.Levels, LocationLevel{s.Location, b.Stock[sale.Place{SKU: c.SKU, Location: s.Location}]})
+			at := sale.Place{SKU: c.SKU, Location: s.Location}
+			item.Levels = append(item.Levels, LocationLevel{s.Location, b.Stock[at]})
 		}
 		w.row("stock", c.SKU, packItem(&item), "")
 	}
@@ -111,7 +112,9 @@ func (s *Shard) Build(ctx context.Context, epoch int64, token string, k int, par
 
 // Flip opens the shard in the epoch of the books, once all slices are written, unless it is later
 // than notAfterMs: DONE or SUPERSEDED.
-func (s *Shard) Flip(ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64) (sale.Outcome, error) {
+func (s *Shard) Flip(
+	ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64,
+) (sale.Outcome, error) {
 	args := append([]any{token, slices, notAfterMs, b.Seq, b.Mark}, settings(b.Version, b.Lifecycle, b.Config)...)
 	h, _, err := s.callIn(ctx, flipScript, newEra(s.Sale, s.Number, b.Epoch), args)
 	return h.Outcome, err

@@ -137,7 +137,7 @@ func newShell(t *testing.T) *shell {
 func (s *shell) command(text string) *exec.Cmd {
 	// The exports of a block are there for those that follow, as in the reader's terminal.
 	script := "set -euo pipefail\ntouch .env; . ./.env\n" + s.replacer.Replace(text) + "\nexport -p > .env\n"
-	cmd := exec.Command("bash", "-c", script) //nolint:gosec,noctx // our own pages; killed by its group
+	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir, cmd.Env = s.dir, s.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd

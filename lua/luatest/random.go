@@ -136,9 +136,9 @@ func (r *randomRun) reserveBatch() string {
 }
 
 func (r *randomRun) requireHold(id string, got sale.Reservation, what string) {
-	h := r.model.Holds[id]
-	require.Equal(r.T, *h, Hold{
-		State: got.State, Customer: got.Customer, Asked: h.Asked, Lines: got.Lines,
+	want := r.model.Holds[id]
+	require.Equal(r.T, *want, Hold{
+		State: got.State, Customer: got.Customer, Asked: want.Asked, Lines: got.Lines,
 		Deadline: got.DeadlineMs, Extension: got.Extension, Order: got.OrderID,
 	}, what)
 }
