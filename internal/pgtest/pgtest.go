@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flashgate/internal/process"
 )
 
 const (
@@ -41,7 +44,7 @@ type Server struct {
 	dir      string
 	settings []string
 	port     int
-	proc     *process
+	proc     postmaster
 }
 
 var serverCount, databaseCount atomic.Int64
@@ -75,7 +78,7 @@ func newServer(settings []string) (*Server, error) {
 		return nil, err
 	}
 	for range startAttempts {
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = process.FreePort(); err != nil {
 			return nil, err
 		}
 		if err = s.start(); err == nil {
@@ -149,7 +152,7 @@ func (s *Server) Stop() { s.proc.stop() }
 // nothing when the server is running.
 func (s *Server) Start() {
 	s.t.Helper()
-	if s.proc.running() {
+	if s.proc.Running() {
 		return
 	}
 	if err := s.start(); err != nil {
@@ -172,7 +175,7 @@ func (s *Server) Pause() { s.proc.signalAll(syscall.SIGSTOP) }
 func (s *Server) Resume() { s.proc.signalAll(syscall.SIGCONT) }
 
 // Log is what the server has printed since its last start.
-func (s *Server) Log() string { return s.proc.log.String() }
+func (s *Server) Log() string { return s.proc.Log() }
 
 // start runs the server and waits until it answers.
 func (s *Server) start() error {
@@ -181,23 +184,25 @@ func (s *Server) start() error {
 	for _, setting := range append(append([]string{}, defaults...), s.settings...) {
 		args = append(args, "-c", setting)
 	}
-	proc, err := launch(here.as, s.dir, filepath.Join(here.bin, "postgres"), args...)
+	cmd := exec.Command(filepath.Join(here.bin, "postgres"), args...)
+	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{Credential: here.as}
+	proc, err := process.Launch(cmd, syscall.SIGQUIT) // SIGQUIT takes its children and shared memory along
 	if err != nil {
 		return err
 	}
-	s.proc = proc
+	s.proc = postmaster{proc}
 	for deadline := time.Now().Add(readyTimeout); ; {
 		if err = s.query(`SELECT 1`); err == nil {
 			return nil
 		}
 		select {
-		case <-proc.ended:
-			return fmt.Errorf("postgres ended at start:\n%s", proc.log.String())
+		case <-proc.Ended():
+			return fmt.Errorf("postgres ended at start:\n%s", proc.Log())
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			proc.kill()
-			return fmt.Errorf("postgres does not answer after %v: %w\n%s", readyTimeout, err, proc.log.String())
+			s.proc.kill()
+			return fmt.Errorf("postgres does not answer after %v: %w\n%s", readyTimeout, err, proc.Log())
 		}
 	}
 }

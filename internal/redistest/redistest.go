@@ -23,6 +23,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"flashgate/internal/process"
 )
 
 const (
@@ -42,7 +44,7 @@ type Server struct {
 	args   []string
 	port   int
 	bus    int // port of the cluster bus; 0 without cluster
-	proc   *process
+	proc   life
 }
 
 // Start runs a redis-server of its own for the test and stops it when the test ends. args go to
@@ -217,12 +219,12 @@ func (s *Server) Pause() { s.t.Helper(); s.signal("Pause", syscall.SIGSTOP) }
 func (s *Server) Resume() { s.t.Helper(); s.signal("Resume", syscall.SIGCONT) }
 
 // Log is what the server has printed since its last start.
-func (s *Server) Log() string { return s.proc.log.String() }
+func (s *Server) Log() string { return s.proc.Log() }
 
 func (s *Server) signal(verb string, sig syscall.Signal) {
 	s.t.Helper()
 	s.own(verb)
-	if err := s.proc.signal(sig); err != nil {
+	if err := s.proc.Signal(sig); err != nil {
 		s.t.Fatalf("redistest: %s: %v", verb, err)
 	}
 }
@@ -258,11 +260,11 @@ func (s *Server) start() error {
 	if s.bus != 0 {
 		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.bus))
 	}
-	proc, err := launch(s.bin, append(args, s.args...))
+	proc, err := process.Launch(exec.Command(s.bin, append(args, s.args...)...), syscall.SIGKILL)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.bin, err)
 	}
-	s.proc = proc
+	s.proc = life{proc}
 	c := s.direct()
 	defer c.Close()
 	deadline := time.Now().Add(readyTimeout)
@@ -276,13 +278,13 @@ func (s *Server) start() error {
 			}
 		}
 		select {
-		case <-proc.ended:
-			return fmt.Errorf("redis-server ended at start:\n%s", proc.log.String())
+		case <-proc.Ended():
+			return fmt.Errorf("redis-server ended at start:\n%s", proc.Log())
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			proc.kill()
-			return fmt.Errorf("redis-server does not answer after %v: %w\n%s", readyTimeout, err, proc.log.String())
+			s.proc.kill()
+			return fmt.Errorf("redis-server does not answer after %v: %w\n%s", readyTimeout, err, proc.Log())
 		}
 	}
 }
@@ -324,10 +326,9 @@ func binary(t testing.TB) string {
 
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	if err != nil {
-		t.Fatalf("redistest: no free port: %v", err)
+		t.Fatalf("redistest: %v", err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }

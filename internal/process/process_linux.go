@@ -1,0 +1,5 @@
+package process
+
+import "syscall"
+
+func endWithUs(a *syscall.SysProcAttr, sig syscall.Signal) { a.Pdeathsig = sig }

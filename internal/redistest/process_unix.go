@@ -1,9 +1,0 @@
-//go:build unix && !linux
-
-package redistest
-
-import "syscall"
-
-// attributes put a server in its own process group. Only Linux can end it together with us, so
-// here a test process that is killed leaves its servers behind.
-func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
