@@ -44,14 +44,16 @@ const (
 )
 
 // store writes a batch in one round trip. The changes come in the order that ledger.Changes asks for.
-func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head,
-	c ledger.Changes,
-) error {
+func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
+	c, next := batch.Changes, batch.Next
+	if c.SaleSeq != 0 {
+		t.saleSeq = c.SaleSeq
+	}
 	var b pgx.Batch
 	queue := func(sql string, args ...any) *pgx.QueuedQuery {
 		return b.Queue(sql, append([]any{t.shard.Sale, t.shard.Number}, args...)...)
 	}
-	queue(insertEvents, eventArrays(events, hashes)...)
+	queue(insertEvents, eventArrays(batch.Events, batch.Hashes)...)
 	if c.ShiftMs != 0 {
 		queue(shiftDeadlines, c.ShiftMs)
 	}
@@ -88,7 +90,7 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 	case hasCode(err, uniqueViolation):
 		return fmt.Errorf("%w: %w", ledger.ErrDiverged, err)
 	case errors.Is(err, ledger.ErrHeldTwice):
-		return t.heldTwice(ctx, events, c.Made)
+		return t.heldTwice(ctx, batch.Events, c.Made)
 	default:
 		return err
 	}

@@ -55,33 +55,10 @@ func (t *tx) Head() ledger.Head { return t.head }
 
 // Append writes a batch in two round trips: read what it refers to, write what it does.
 func (t *tx) Append(ctx context.Context, events []sale.Event) error {
-	return t.once(func() error { return t.append(ctx, events) })
-}
-
-func (t *tx) append(ctx context.Context, events []sale.Event) error {
-	if len(events) == 0 {
-		return nil
-	}
-	hashes, next, err := t.head.Extend(t.shard, events)
-	if err != nil {
+	return t.once(func() (err error) {
+		t.head, err = ledger.Append(ctx, t.shard, t.head, events, t.load, t.store)
 		return err
-	}
-	loaded, err := t.load(ctx, ledger.NeedsOf(events))
-	if err != nil {
-		return fmt.Errorf("read projections: %w", err)
-	}
-	changes, err := ledger.Project(t.shard, t.head, loaded, events)
-	if err != nil {
-		return err
-	}
-	if changes.SaleSeq != 0 {
-		t.saleSeq = changes.SaleSeq
-	}
-	if err := t.store(ctx, events, hashes, next, changes); err != nil {
-		return err
-	}
-	t.head = next
-	return nil
+	})
 }
 
 // load reads the part of the projections that a batch refers to.

@@ -36,10 +36,12 @@ const (
 )
 
 // store writes a batch. The changes come in the order that ledger.Changes asks for.
-func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, next ledger.Head,
-	c ledger.Changes,
-) error {
-	if err := t.storeEvents(ctx, events, hashes); err != nil {
+func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
+	c, next := batch.Changes, batch.Next
+	if c.SaleSeq != 0 {
+		t.saleSeq = c.SaleSeq
+	}
+	if err := t.storeEvents(ctx, batch.Events, batch.Hashes); err != nil {
 		return err
 	}
 	if c.ShiftMs != 0 {
@@ -47,7 +49,7 @@ func (t *tx) store(ctx context.Context, events []sale.Event, hashes [][]byte, ne
 			return err
 		}
 	}
-	if err := t.storeRecords(ctx, events, c); err != nil {
+	if err := t.storeRecords(ctx, batch.Events, c); err != nil {
 		return err
 	}
 	if err := t.storeLevels(ctx, c); err != nil {
