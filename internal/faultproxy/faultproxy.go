@@ -3,6 +3,7 @@
 package faultproxy
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -11,10 +12,14 @@ import (
 	"time"
 )
 
-const chunk = 32 << 10
+const (
+	chunk       = 32 << 10
+	dialTimeout = 5 * time.Second
+)
 
 // Proxy forwards connections to one server.
 type Proxy struct {
+	ctx      context.Context // the test's
 	listener net.Listener
 	upstream string
 	lose     atomic.Bool
@@ -29,7 +34,7 @@ func Start(t testing.TB, upstream string) *Proxy {
 	if err != nil {
 		t.Fatal("fault proxy:", err)
 	}
-	p := &Proxy{listener: l, upstream: upstream}
+	p := &Proxy{ctx: t.Context(), listener: l, upstream: upstream}
 	p.running.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -61,7 +66,8 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) forward(client net.Conn) {
-	server, err := net.DialTimeout("tcp", p.upstream, 5*time.Second)
+	dial := net.Dialer{Timeout: dialTimeout}
+	server, err := dial.DialContext(p.ctx, "tcp", p.upstream)
 	if err != nil {
 		_ = client.Close()
 		return
