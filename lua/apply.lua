@@ -29,7 +29,7 @@
 --   STOCK                a level would be below what is held, sold and withheld; with the place
 --   MISSING RECOVERING
 local base, version, locked, actor, data = ARGV[5], ARGV[6], ARGV[15] == '1', ARGV[16], ARGV[17]
-local FIRST, STRIDE, CHUNK = 18, 4, 500
+local FIRST, STRIDE = 18, 4
 
 local shard, closed = open_shard()
 -- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
@@ -85,12 +85,8 @@ for i = FIRST, #ARGV, STRIDE do
 end
 
 append_event(shard, shard.fresh and 'sale_created' or 'sale_changed', '', '', '', actor, '', data)
-for i = 1, #set, CHUNK do
-  redis.call('HSET', STOCK, unpack(set, i, math.min(i + CHUNK - 1, #set)))
-end
-for _, sku in ipairs(removed) do
-  redis.call('HDEL', STOCK, sku)
-end
+call_in_chunks('HSET', STOCK, set)
+call_in_chunks('HDEL', STOCK, removed)
 if shard.fresh then
   redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
   redis.call('HDEL', SALE, 'building', 'door_reason')

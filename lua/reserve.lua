@@ -74,14 +74,7 @@ for n = 1, #ids do
     end
   end
 end
-if #skus > 0 then
-  for i, packed in ipairs(redis.call('HMGET', STOCK, unpack(skus))) do
-    stock[skus[i]] = packed and parse_item(packed) or false
-  end
-  for i, packed in ipairs(redis.call('HMGET', CUSTOMERS, unpack(names))) do
-    customers[names[i]] = parse_counts(packed)
-  end
-end
+read_ahead(skus, names)
 
 local due -- the next deadline, looked up when a refusal needs it
 local function refuse(outcome, detail)
@@ -248,7 +241,7 @@ if #entries > 0 then
   for i = 1, #entries, 2 do
     redis.call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
   end
-  redis.call('MSET', unpack(set))
+  redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
   redis.call('ZADD', DEADLINES, unpack(scores))
   save_units()
   save_head(shard)

@@ -257,6 +257,35 @@ func batchSeesItself(t *testing.T, rdb redis.UniversalClient) {
 	e.Books()
 }
 
+// largestBatch guards that no number of SKUs is too much for one command: what fails after the first
+// write would leave half a batch.
+func largestBatch(t *testing.T, rdb redis.UniversalClient) {
+	c := DemoConfig()
+	c.Items = nil
+	for i := range lua.MaxBatch * sale.MaxLines {
+		c.Items = append(c.Items, sale.Item{SKU: fmt.Sprintf("SKU-%d", i), Stock: []sale.Stock{{Location: "main", OnHand: 1}}})
+	}
+	e := NewEnv(t, rdb, c)
+	batch := make([]lua.ReserveRequest, lua.MaxBatch)
+	for i := range batch {
+		lines := make([]sale.Line, sale.MaxLines)
+		for j := range lines {
+			lines[j] = sale.Line{SKU: fmt.Sprintf("SKU-%d", i*sale.MaxLines+j), Qty: 1, Location: "main"}
+		}
+		batch[i] = e.Request(fmt.Sprintf("large-%05d", i), fmt.Sprintf("c-%d", i), sale.PackLines(lines))
+	}
+	answers, err := e.Shard.Reserve(e.Ctx, batch)
+	require.NoError(t, err)
+	for _, a := range answers {
+		require.Equal(t, sale.Held, a.Outcome)
+	}
+	e.SetNow(Base + 10_000)
+	x, err := e.Shard.Expire(e.Ctx, lua.MaxBatch)
+	require.NoError(t, err)
+	require.Equal(t, lua.MaxBatch, x.Expired)
+	e.Books()
+}
+
 func hostileNames(t *testing.T, rdb redis.UniversalClient) {
 	e := NewEnv(t, rdb, DemoConfig())
 	for i, customer := range []string{

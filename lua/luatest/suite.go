@@ -22,6 +22,7 @@ var Suite = []struct {
 	{"safety stock is withheld", safety},
 	{"the window, pause and close", window},
 	{"a batch sees itself", batchSeesItself},
+	{"the largest batch of the largest carts", largestBatch},
 	{"an expired hold is sellable at its deadline", sellableAtDeadline},
 	{"ten thousand holds expire together", manyExpire},
 	{"the deadline decides to the millisecond", deadlineToTheMillisecond},

@@ -9,6 +9,17 @@
 local stock = {}
 local customers = {}
 
+-- Values that one command is given at most (even, for pairs): unpack fails above some thousands, and
+-- after the first write nothing may fail.
+local CHUNK = 500
+
+-- Calls a command with a list after its key, part by part.
+local function call_in_chunks(command, key, list)
+  for i = 1, #list, CHUNK do
+    redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list)))
+  end
+end
+
 local function parse_lines(packed)
   local lines = {}
   for sku, location, qty in string.gmatch(packed, '([^/;]+)/([^=]*)=(%d+)') do
@@ -100,6 +111,22 @@ local function counts_of(customer)
   return counts
 end
 
+-- Reads many items, and the counts of many customers, ahead of item_of and counts_of.
+local function read_ahead(skus, names)
+  for from = 1, #skus, CHUNK do
+    local to = math.min(from + CHUNK - 1, #skus)
+    for i, packed in ipairs(redis.call('HMGET', STOCK, unpack(skus, from, to))) do
+      stock[skus[from + i - 1]] = packed and parse_item(packed) or false
+    end
+  end
+  for from = 1, #names, CHUNK do
+    local to = math.min(from + CHUNK - 1, #names)
+    for i, packed in ipairs(redis.call('HMGET', CUSTOMERS, unpack(names, from, to))) do
+      customers[names[from + i - 1]] = parse_counts(packed)
+    end
+  end
+end
+
 -- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both.
 local function move_units(lines, customer, held, sold)
   local counts = counts_of(customer)
@@ -128,9 +155,7 @@ local function save_units()
       set[#set + 1] = pack_item(item)
     end
   end
-  if #set > 0 then
-    redis.call('HSET', STOCK, unpack(set))
-  end
+  call_in_chunks('HSET', STOCK, set)
   set = {}
   for customer, counts in pairs(customers) do
     if counts[CHANGED] then
@@ -143,10 +168,6 @@ local function save_units()
       end
     end
   end
-  if #set > 0 then
-    redis.call('HSET', CUSTOMERS, unpack(set))
-  end
-  if #gone > 0 then
-    redis.call('HDEL', CUSTOMERS, unpack(gone))
-  end
+  call_in_chunks('HSET', CUSTOMERS, set)
+  call_in_chunks('HDEL', CUSTOMERS, gone)
 end
