@@ -324,14 +324,19 @@ func TestPanicAnswersItsWaiters(t *testing.T) {
 
 func TestCloseAnswersWhatIsQueued(t *testing.T) {
 	g := newGate()
-	f := &fakeShard{reserve: func(b []lua.ReserveRequest) ([]lua.Answer, error) { g.pass(); return echo(b), nil }}
+	var first atomic.Int64 // requests in the batch that is held up
+	f := &fakeShard{reserve: func(b []lua.ReserveRequest) ([]lua.Answer, error) {
+		first.CompareAndSwap(0, int64(len(b)))
+		g.pass()
+		return echo(b), nil
+	}}
 	r := fakeReserver(t, f, Options{BatchMax: 2})
 	var wg sync.WaitGroup
 	for i := range 9 {
 		wg.Go(func() { _, err := r.reserve(t.Context(), "drop", ask(strconv.Itoa(i))); assert.NoError(t, err) })
 	}
 	<-g.came
-	require.Eventually(t, func() bool { return r.queueLength() >= 7 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.queueLength()+int(first.Load()) == 9 }, 10*time.Second, time.Millisecond)
 	closed := make(chan struct{})
 	go func() { r.close(); close(closed) }()
 	require.Eventually(t, func() bool {

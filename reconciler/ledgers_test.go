@@ -153,6 +153,7 @@ func TestManyShardsFewConnections(t *testing.T) {
 		rigs = append(rigs, r)
 	}
 	r, store := rigs[0], lua.New(rdb, lua.Options{})
+	// On a busy machine one may take a rebuild over from the other, which is another epoch.
 	all := func(epoch int64) {
 		t.Helper()
 		for i := range 20 {
@@ -162,7 +163,7 @@ func TestManyShardsFewConnections(t *testing.T) {
 				require.NoError(t, err)
 				h, err := r.ledger.Head(t.Context(), ledger.Shard{Sale: id})
 				require.NoError(t, err)
-				return l.Open && l.Epoch == epoch && h.Mark == l.Mark
+				return l.Open && l.Epoch >= epoch && h.Mark == l.Mark
 			})
 		}
 	}

@@ -199,7 +199,11 @@ func TestClockStep(t *testing.T) {
 	require.NoError(t, r.rdb.HSet(r.ctx, "fg:{drop:0}:sale", "last_ms", last).Err())
 	r.memory.shards[r.id].head.AliveAtMs = last
 	require.Equal(t, sale.Recovering, r.reserve("x", "x", "AIR/berlin=1").Outcome)
-	r.drainAll()
+	// The door is still open: only the reconciler sees that nobody kept the shard alive.
+	stop := r.start("drain")
+	r.eventually("rebuilt", func() bool { return len(r.rebuilds()) > 0 })
+	r.settled()
+	stop()
 	require.Equal(t, []string{reasonClock}, r.rebuilds())
 	require.GreaterOrEqual(t, r.sameAsFold().Reservations[id].DeadlineMs-was, int64(30_000))
 	require.Equal(t, sale.Confirmed, r.confirm(id).Outcome)
