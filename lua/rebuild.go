@@ -143,7 +143,8 @@ func (s *Shard) DropEpoch(ctx context.Context, epoch int64) error {
 	if err != nil {
 		return err
 	}
-	pattern := globEscape(tag(s.Sale, s.Number)) + strconv.FormatInt(epoch, 10) + ":*"
+	// Nothing in a sale's id, nor the braces of the tag, is a pattern to SCAN.
+	pattern := tag(s.Sale, s.Number) + strconv.FormatInt(epoch, 10) + ":*"
 	for cursor := uint64(0); ; {
 		keys, next, err := node.Scan(ctx, cursor, pattern, scanCount).Result()
 		if err != nil {

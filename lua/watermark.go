@@ -3,7 +3,6 @@ package lua
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -50,10 +49,4 @@ func (s *Shard) node(ctx context.Context) (redis.Cmdable, error) {
 		return cluster.MasterForKey(ctx, tag(s.Sale, s.Number)+"sale")
 	}
 	return s.store.rdb, nil
-}
-
-// globEscape quotes what SCAN would take for a pattern. A sale id has no such character, the
-// braces of the tag are literal to Redis.
-func globEscape(s string) string {
-	return strings.NewReplacer(`[`, `\[`, `*`, `\*`, `?`, `\?`).Replace(s)
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 
 	"flashgate/configs"
 	"flashgate/internal/pgtest"
+	"flashgate/internal/process"
 	"flashgate/internal/redistest"
 	"flashgate/ledger"
 	"flashgate/ledger/postgres"
@@ -57,7 +59,7 @@ type world struct {
 	addr  string
 	key   string
 	sale  sale.Config
-	serve *process
+	serve *program
 }
 
 // newWorld sells configs/sales/demo.yaml, with a thousand times its stock when plenty.
@@ -185,8 +187,8 @@ func (w *world) audit(rec *loadtest.Recording) []loadtest.Verdict {
 	return verdicts
 }
 
-// process is a running flashgate.
-type process struct {
+// program is a running flashgate.
+type program struct {
 	cmd  *exec.Cmd
 	log  *logFile
 	done chan struct{}
@@ -215,9 +217,9 @@ func (l *logFile) String() string {
 	return string(l.b)
 }
 
-func launch(t *testing.T, args ...string) *process {
+func launch(t *testing.T, args ...string) *program {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), log: &logFile{}, done: make(chan struct{})}
+	p := &program{cmd: exec.Command(binary, args...), log: &logFile{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, p.cmd.Start())
@@ -229,20 +231,19 @@ func launch(t *testing.T, args ...string) *process {
 	return p
 }
 
-func (p *process) said() string { return p.log.String() }
+func (p *program) said() string { return p.log.String() }
 
 // kill is kill -9.
-func (p *process) kill() {
+func (p *program) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func shardOf(saleID string) ledger.Shard { return ledger.Shard{Sale: saleID} }
