@@ -109,7 +109,7 @@ func TestWrongSaleFileNamesFileLineFieldAndRule(t *testing.T) {
 		"list":       {edit("30", "[30]"), "f.yaml:4: /hold_seconds: must be a whole number, is a list"},
 		"object":     {edit("30", "{a: 1}"), "f.yaml:4: /hold_seconds: must be a whole number, is an object"},
 		"no list":    {"items: {}", "f.yaml:1: /items: must be a list, is an object"},
-		"no object":  {"caps: 3", "f.yaml:1: /caps: must be an object with the fields per_customer, per_order, is a number"},
+		"no object":  {"caps: 3", "f.yaml:1: /caps: must be an object with the fields per_customer, per_order, tiers, is a number"},
 		"date":       {edit("2026-11-27T10:00:00Z", "tomorrow"), `f.yaml:2: /opens_at: must be a time such as 2026-11-27T10:00:00Z, now, or now+2h30m, is "tomorrow"`},
 		"epoch":      {edit("2026-11-27T10:00:00Z", "1969-12-31T23:59:59.999Z"), "f.yaml:2: /opens_at: must be a time such as ..."},
 		"no time":    {edit("2026-11-27T10:00:00Z", "5"), "f.yaml:2: /opens_at: must be text: a time such as 2026-11-27T10:00:00Z, now, or now+2h30m"},

@@ -37,6 +37,9 @@ const (
 	codeNotConfirmed         code = "not-confirmed"
 	codeExtensionLimit       code = "extension-limit"
 	codeVersionConflict      code = "version-conflict"
+	codeRateLimited          code = "rate-limited"
+	codeCustomerMismatch     code = "customer-mismatch"
+	codeChallengeRequired    code = "challenge-required"
 	codeReservationExpired   code = "reservation-expired"
 	codeSaleEnded            code = "sale-ended"
 	codeVersionMismatch      code = "version-mismatch"
@@ -82,6 +85,22 @@ var problems = map[code]codeInfo{
 		403, "Forbidden",
 		"The API key is valid, and its role may not do this.",
 		"Use a key with one of the roles that the description names for this operation.",
+	},
+	codeCustomerMismatch: {
+		403, "Another customer",
+		"The body names another customer than the token.",
+		"Leave customer out: the token says who asks.",
+	},
+	codeChallengeRequired: {
+		403, "Challenge required",
+		"The sale wants proof that a person asks; nothing was taken. challenge says what to solve.",
+		"Solve it and send the same request again with the answer in X-Challenge-Response; keep the " +
+			"X-Challenge-Clearance of the answer and send it with further requests.",
+	},
+	codeRateLimited: {
+		429, "Too many requests",
+		"More attempts than a limit of the sale allows; nothing was taken, and this one was not counted.",
+		"Send the same request again after Retry-After.",
 	},
 	codeNotFound: {
 		404, "No such page",

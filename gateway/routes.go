@@ -77,7 +77,8 @@ var routes = []route{
 		answers: []answer{{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location"}}},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
-			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused),
+			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
+			codeCustomerMismatch, codeChallengeRequired, codeRateLimited),
 		handle: (*Gateway).reserve,
 	},
 	{

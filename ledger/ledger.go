@@ -56,8 +56,14 @@ type Key struct {
 	Role      string
 	Hash      []byte
 	CreatedAt time.Time
+	// Sales and Locations are all that a storefront key may work with; empty is every one.
+	Sales, Locations []string
+	// ExpiresAt ends a key that was rotated; zero never.
+	ExpiresAt time.Time
 	// RevokedAt is zero while the key is valid.
 	RevokedAt time.Time
+	// LastUsedAt is when a gateway last saw the key, to about a minute; zero never.
+	LastUsedAt time.Time
 }
 
 // AuditEntry is one change of configuration, stock or keys. Before and After are JSON or empty.

@@ -20,6 +20,9 @@ type ReserveRequest struct {
 	Fingerprint string
 	Lines       []sale.Line
 	Actor       string
+	// IP and Device are what attempts are counted by beside the customer; "" is not counted. Tier
+	// chooses the caps; one that the sale does not have, and "", are the sale's.
+	IP, Device, Tier string
 }
 
 // Answer is what a script says to one request. Which fields are set depends on the outcome.
@@ -31,6 +34,10 @@ type Answer struct {
 	Shortages []Shortage
 	// Cap of CAP.
 	Cap CapBreach
+	// Limit of LIMITED.
+	Limit LimitBreach
+	// Limits tell where the request stands in the sale's limits.
+	Limits LimitState
 	// OpensAtMs of NOT_OPEN.
 	OpensAtMs int64
 	// Place of UNKNOWN_SKU and UNKNOWN_LOCATION.
@@ -45,10 +52,32 @@ type Shortage struct {
 	Available int64
 }
 
+// LimitBreach is the limit that refused a request: of several, the one that lasts longest.
+type LimitBreach struct {
+	Dimension int // of sale.Dimensions
+	// RetryUs is when the request would pass, in microseconds from now; 0 is never, because it costs
+	// more than the burst.
+	RetryUs int64
+}
+
+// LimitState is where a request stands in the limits after it was judged. Without limits, and for
+// what was answered before they were asked, Arrivals is "".
+type LimitState struct {
+	// Rules are those that the script judged by, as sale.Rules.Pack writes them.
+	Rules string
+	// NowUs is the time of Redis in microseconds, which unlike Head.NowMs may step back.
+	NowUs int64
+	// Arrivals is a value a rule, in the order of Rules, joined by spaces: the theoretical arrival
+	// time of the next attempt in microseconds, with a ! before it where a shadow rule would have
+	// refused, or - where the request does not name the dimension.
+	Arrivals string
+}
+
 // CapBreach names the cap that a request would exceed, in units.
 type CapBreach struct {
-	Scope     string // sku, sale or order
-	SKU       string
+	Scope     string // sku, group, sale or order
+	SKU       string // of scope sku
+	Group     string // of scope group
 	Cap       int64
 	InUse     int64
 	Requested int64

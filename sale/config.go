@@ -22,7 +22,9 @@ type Config struct {
 	Allocation    Allocation `json:"allocation,omitempty"`
 	PublicNumbers bool       `json:"public_numbers,omitempty"`
 	Items         []Item     `json:"items"`
+	Groups        []Group    `json:"groups,omitempty"`
 	Limits        *Limits    `json:"limits,omitempty"`
+	Challenge     *Challenge `json:"challenge,omitempty"`
 	Queue         *Queue     `json:"queue,omitempty"`
 }
 
@@ -30,6 +32,8 @@ type Config struct {
 type Caps struct {
 	PerCustomer int64 `json:"per_customer,omitempty"`
 	PerOrder    int64 `json:"per_order,omitempty"`
+	// Tiers by name; who is in one has its caps where it names any.
+	Tiers map[string]Tier `json:"tiers,omitempty"`
 }
 
 // Item is one SKU of a sale with its opening allotment per location.
@@ -55,31 +59,6 @@ type Allocation string
 const (
 	AllocatePriority  Allocation = "priority"   // the first of the list that has enough
 	AllocateMostStock Allocation = "most_stock" // the one with most available
-)
-
-// Limits are the rate limits of a sale; a nil rule limits nothing.
-type Limits struct {
-	Customer *Limit `json:"customer,omitempty"`
-	IP       *Limit `json:"ip,omitempty"`
-	Device   *Limit `json:"device,omitempty"`
-}
-
-// Limit allows Rate attempts every PerSeconds, and Burst at once. An empty Mode enforces.
-type Limit struct {
-	Rate       int64     `json:"rate"`
-	PerSeconds int64     `json:"per_seconds"`
-	Burst      int64     `json:"burst"`
-	Mode       LimitMode `json:"mode,omitempty"`
-}
-
-// LimitMode says what an exceeded limit does.
-type LimitMode string
-
-// The limit modes; the empty mode means enforce.
-const (
-	LimitEnforce LimitMode = "enforce"
-	LimitShadow  LimitMode = "shadow"
-	LimitOff     LimitMode = "off"
 )
 
 // Queue configures the two lines of a sale.

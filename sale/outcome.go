@@ -35,6 +35,7 @@ const (
 	UnknownSKU      Outcome = "UNKNOWN_SKU"      //
 	UnknownLocation Outcome = "UNKNOWN_LOCATION" //
 	CapExceeded     Outcome = "CAP"              //
+	RateLimited     Outcome = "LIMITED"          // too many attempts
 	Insufficient    Outcome = "STOCK"            // not enough available
 	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events

@@ -2,6 +2,8 @@ package sale
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,7 +20,12 @@ const (
 	MaxHoldSeconds     = 86_400 // one day
 	MaxExtensionsLimit = 100    //
 	MaxTitle           = 200    // characters
-	maxRate            = 1e6    // attempts a period, and burst
+	MaxGroups          = 100    // groups of SKUs in a sale
+	MaxTiers           = 100    //
+	maxBurst           = 1e6    // attempts
+	maxRatePerSecond   = 10_000 // attempts: above that, whole microseconds are too coarse
+	maxLimitWindow     = 86_400 // seconds until a spent burst is back
+	maxRate            = 1e6    // people
 	maxPerSeconds      = 86_400 //
 	maxWaitlist        = 1e6    // people
 	maxIDCharacters    = 128    // customer, order, device, adjustment ids
@@ -135,6 +142,7 @@ func (c *Config) Validate() []FieldError {
 	v.between(c.MaxExtensions, 0, MaxExtensionsLimit, "/max_extensions")
 	v.between(c.Caps.PerCustomer, 0, MaxOnHand, "/caps/per_customer")
 	v.between(c.Caps.PerOrder, 0, MaxOnHand, "/caps/per_order")
+	c.validateTiers(&v)
 	switch c.Allocation {
 	case "", AllocatePriority, AllocateMostStock:
 	default:
@@ -143,7 +151,9 @@ func (c *Config) Validate() []FieldError {
 	v.require(len(c.Items) >= 1 && len(c.Items) <= MaxItems, "/items",
 		"must have 1 to %d items, has %d", MaxItems, len(c.Items))
 	c.validateItems(&v)
+	c.validateGroups(&v)
 	c.validateLimits(&v)
+	c.validateChallenge(&v)
 	c.validateQueue(&v)
 	return v.errs
 }
@@ -193,33 +203,93 @@ func (c *Config) validateItems(v *checker) {
 	}
 }
 
-func (c *Config) validateLimits(v *checker) {
-	if c.Limits == nil {
-		return
-	}
-	for _, l := range c.Limits.rules() {
-		if l.rule == nil {
+func (c *Config) validateTiers(v *checker) {
+	v.require(len(c.Caps.Tiers) <= MaxTiers, "/caps/tiers", "must have at most %d tiers, has %d",
+		MaxTiers, len(c.Caps.Tiers))
+	for _, name := range slices.Sorted(maps.Keys(c.Caps.Tiers)) {
+		// A name that is not one may be anything: the pointer must not be.
+		at := "/caps/tiers/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		if wrong := CheckName(name); wrong != "" {
+			v.require(false, "/caps/tiers", "the name %.64q %s", name, wrong)
 			continue
 		}
-		v.between(l.rule.Rate, 1, maxRate, l.at+"/rate")
-		v.between(l.rule.PerSeconds, 1, maxPerSeconds, l.at+"/per_seconds")
-		v.between(l.rule.Burst, 1, maxRate, l.at+"/burst")
-		switch l.rule.Mode {
-		case "", LimitEnforce, LimitShadow, LimitOff:
-		default:
-			v.require(false, l.at+"/mode", "must be enforce, shadow or off, is %.40q", l.rule.Mode)
+		tier := c.Caps.Tiers[name]
+		v.between(tier.PerCustomer, 0, MaxOnHand, at+"/per_customer")
+		v.between(tier.PerOrder, 0, MaxOnHand, at+"/per_order")
+	}
+}
+
+func (c *Config) validateGroups(v *checker) {
+	v.require(len(c.Groups) <= MaxGroups, "/groups", "must have at most %d groups, has %d", MaxGroups, len(c.Groups))
+	sold, names, members := map[string]bool{}, map[string]bool{}, 0
+	for i := range c.Items {
+		sold[c.Items[i].SKU] = true
+	}
+	for i := range c.Groups {
+		g, here := &c.Groups[i], pointer("groups", i)
+		v.text(here+"/name", CheckName(g.Name))
+		v.require(!names[g.Name], here+"/name", "names %.64q a second time", g.Name)
+		names[g.Name] = true
+		v.require(len(g.SKUs) >= 1, here+"/skus", "must name at least one SKU")
+		v.between(g.CapPerCustomer, 1, MaxOnHand, here+"/cap_per_customer")
+		members += len(g.SKUs)
+		in := map[string]bool{}
+		for j, sku := range g.SKUs {
+			at := here + pointer("skus", j)
+			v.require(sold[sku], at, "names %.64q, which is no SKU of the sale", sku)
+			v.require(!in[sku], at, "names %.64q a second time", sku)
+			in[sku] = true
+		}
+	}
+	v.require(members <= MaxItems, "/groups", "must name at most %d SKUs together, name %d", MaxItems, members)
+}
+
+func (c *Config) validateLimits(v *checker) {
+	for _, g := range LimitGroups {
+		at := "/limits"
+		if g != LimitReserve {
+			at += "/" + string(g)
+		}
+		rules := c.Limits.Rules(g)
+		for i, rule := range rules.List() {
+			if rule != nil {
+				rule.validate(v, at+"/"+Dimensions[i])
+			}
 		}
 	}
 }
 
-// limitAt is a rule and its place; the rule is nil when the dimension is not limited.
-type limitAt struct {
-	at   string
-	rule *Limit
+func (l *Limit) validate(v *checker, at string) {
+	before := len(v.errs)
+	v.between(l.PerSeconds, 1, maxPerSeconds, at+"/per_seconds")
+	v.between(l.Rate, 1, maxRatePerSecond*max(min(l.PerSeconds, maxPerSeconds), 1), at+"/rate")
+	v.between(l.Burst, 1, maxBurst, at+"/burst")
+	if len(v.errs) == before {
+		v.require(l.WindowUs() <= maxLimitWindow*1_000_000, at+"/burst",
+			"must come back within %d seconds, needs %d (burst * per_seconds / rate)",
+			maxLimitWindow, l.WindowUs()/1_000_000)
+	}
+	switch l.Mode {
+	case "", LimitEnforce, LimitShadow, LimitOff:
+	default:
+		v.require(false, at+"/mode", "must be enforce, shadow or off, is %.40q", l.Mode)
+	}
 }
 
-func (l *Limits) rules() []limitAt {
-	return []limitAt{{"/limits/customer", l.Customer}, {"/limits/ip", l.IP}, {"/limits/device", l.Device}}
+func (c *Config) validateChallenge(v *checker) {
+	if c.Challenge == nil {
+		return
+	}
+	switch c.Challenge.Mode {
+	case "", ChallengeOff, ChallengeSuspicious, ChallengeAlways:
+	default:
+		v.require(false, "/challenge/mode", "must be off, suspicious or always, is %.40q", c.Challenge.Mode)
+	}
+	for i, p := range c.Challenge.Providers {
+		at := "/challenge" + pointer("providers", i)
+		v.require(slices.Contains(ChallengeProviders, p), at, "must be pow, turnstile, hcaptcha or recaptcha, is %.40q", p)
+		v.require(!slices.Contains(c.Challenge.Providers[:i], p), at, "names %.40q a second time", p)
+	}
 }
 
 func (c *Config) validateQueue(v *checker) {
@@ -240,12 +310,15 @@ func (c *Config) validateQueue(v *checker) {
 // NotBuilt names what a valid config switches on that this version cannot do yet.
 func (c *Config) NotBuilt() []FieldError {
 	var v checker
-	if l := c.Limits; l != nil {
-		for _, r := range l.rules() {
-			v.require(r.rule == nil || r.rule.Mode == LimitOff, r.at,
+	for _, g := range LimitGroups {
+		rules := c.Limits.Rules(g)
+		for i, rule := range rules.List() {
+			v.require(rule.off(), "/limits/"+Dimensions[i],
 				"rate limits are not enforced by this version: leave the rule out, or set mode: off")
 		}
 	}
+	v.require(c.Challenge == nil || c.Challenge.Mode == "" || c.Challenge.Mode == ChallengeOff, "/challenge/mode",
+		"this version asks no challenges: set mode: off")
 	if q := c.Queue; q != nil {
 		v.require(q.WaitingRoom == nil || !q.WaitingRoom.Enabled, "/queue/waiting_room/enabled",
 			"this version has no waiting room: set enabled: false")
