@@ -18,6 +18,8 @@ type Config struct {
 	Gateway   Gateway   `json:"gateway" envPrefix:"gateway_"`
 	Confirm   Confirm   `json:"confirm" envPrefix:"confirm_"`
 	HTTP      HTTP      `json:"http" envPrefix:"http_"`
+	Tokens    Tokens    `json:"tokens" envPrefix:"tokens_"`
+	Challenge Challenge `json:"challenge" envPrefix:"challenge_"`
 	Reconcile Reconcile `json:"reconcile" envPrefix:"reconcile_"`
 	Sweep     Sweep     `json:"sweep" envPrefix:"sweep_"`
 
@@ -39,10 +41,11 @@ type Gateway struct {
 	QueueMax         int64 `json:"queue_max" range:"1 to 1000000"`
 	QueueWaitMs      int64 `json:"queue_wait_ms" range:"1 to 60000"`
 	RedisTimeoutMs   int64 `json:"redis_timeout_ms" range:"10 to 60000"`
-	KeyRefreshMs     int64 `json:"key_refresh_ms" range:"100 to 600000"`
+	KeyRefreshMs     int64 `json:"key_refresh_ms" range:"100 to 3000"`
 	CatalogRefreshMs int64 `json:"catalog_refresh_ms" range:"100 to 600000"`
 	ResolveMax       int64 `json:"resolve_max" range:"1 to 100000"`
 	StreamsMax       int64 `json:"streams_max" range:"0 to 1000000"`
+	LimitKeysMax     int64 `json:"limit_keys_max" range:"1000 to 10000000"`
 }
 
 // Confirm bounds the wait for the ledger.
@@ -58,6 +61,48 @@ type HTTP struct {
 	IdleTimeoutMs  int64 `json:"idle_timeout_ms" range:"100 to 3600000"`
 	ShutdownMs     int64 `json:"shutdown_ms" range:"0 to 600000"`
 	ConcurrencyMax int64 `json:"concurrency_max" range:"1 to 10000000"`
+	// TrustedProxies are networks or addresses whose X-Forwarded-For is believed.
+	TrustedProxies []string `json:"trusted_proxies"`
+}
+
+// Tokens says which customer tokens are believed: those signed with Secret (HS256) or with a key of
+// JWKS, for Audience by Issuer. Without secret and JWKS there are none.
+type Tokens struct {
+	Issuer         string   `json:"issuer"`
+	Audience       string   `json:"audience"`
+	Secret         Password `json:"secret"`
+	JWKS           string   `json:"jwks"`
+	RefreshSeconds int64    `json:"refresh_seconds" range:"5 to 86400"`
+	LeewayMs       int64    `json:"leeway_ms" range:"0 to 60000"`
+	TierClaim      string   `json:"tier_claim"`
+	CacheMax       int64    `json:"cache_max" range:"1000 to 10000000"`
+}
+
+// On tells whether there are customer tokens.
+func (t *Tokens) On() bool { return t.Secret != "" || t.JWKS != "" }
+
+// Challenge is what sales that ask for proof of a person need beside proof of work. A provider
+// without keys is left out.
+type Challenge struct {
+	Difficulty       int64     `json:"difficulty" range:"1 to 30"`
+	ClearanceSeconds int64     `json:"clearance_seconds" range:"10 to 86400"`
+	Hostnames        []string  `json:"hostnames"`
+	Turnstile        SiteKeys  `json:"turnstile" envPrefix:"turnstile_"`
+	HCaptcha         SiteKeys  `json:"hcaptcha" envPrefix:"hcaptcha_"`
+	ReCaptcha        ReCaptcha `json:"recaptcha" envPrefix:"recaptcha_"`
+}
+
+// SiteKeys are the two keys that a provider gives to a site.
+type SiteKeys struct {
+	SiteKey string   `json:"site_key"`
+	Secret  Password `json:"secret"`
+}
+
+// ReCaptcha judges by a score.
+type ReCaptcha struct {
+	SiteKey    string   `json:"site_key"`
+	Secret     Password `json:"secret"`
+	MinPercent int64    `json:"min_percent" range:"0 to 100"`
 }
 
 // Reconcile sets the pace of the books, and when Redis counts as lost.
@@ -93,12 +138,16 @@ func Default() Config {
 		Sales:  []string{},
 		Gateway: Gateway{
 			BatchMax: 128, QueueMax: 4096, QueueWaitMs: 1000, RedisTimeoutMs: 500, KeyRefreshMs: 2000,
-			CatalogRefreshMs: 1000, ResolveMax: 256, StreamsMax: 1000,
+			CatalogRefreshMs: 1000, ResolveMax: 256, StreamsMax: 1000, LimitKeysMax: 100_000,
 		},
 		Confirm: Confirm{WaitMs: 2000},
 		HTTP: HTTP{
 			BodyMaxBytes: 65_536, ReadTimeoutMs: 5000, WriteTimeoutMs: 10_000, IdleTimeoutMs: 60_000,
-			ShutdownMs: 15_000, ConcurrencyMax: 262_144,
+			ShutdownMs: 15_000, ConcurrencyMax: 262_144, TrustedProxies: []string{},
+		},
+		Tokens: Tokens{RefreshSeconds: 300, LeewayMs: 5000, TierClaim: "tier", CacheMax: 100_000},
+		Challenge: Challenge{
+			Difficulty: 16, ClearanceSeconds: 600, Hostnames: []string{}, ReCaptcha: ReCaptcha{MinPercent: 50},
 		},
 		Reconcile: Reconcile{
 			Enabled: true, BatchMax: 1000, IdleMs: 20, TailEvents: 1000, RecoveryGraceMs: 30_000,
@@ -126,6 +175,26 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText takes the text as it is.
 func (s *Secret) UnmarshalText(b []byte) error { *s = Secret(b); return nil }
+
+// Password is a secret of which nothing is ever printed. Convert it to a string to use it.
+type Password string
+
+// String tells only whether there is one.
+func (p Password) String() string {
+	if p == "" {
+		return ""
+	}
+	return "xxxxx"
+}
+
+// GoString does for %#v what String does for %v.
+func (p Password) GoString() string { return `"` + p.String() + `"` }
+
+// MarshalText does for JSON and logs what String does.
+func (p Password) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText takes the text as it is.
+func (p *Password) UnmarshalText(b []byte) error { *p = Password(b); return nil }
 
 // field is a leaf of the configuration.
 type field struct {

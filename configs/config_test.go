@@ -94,7 +94,7 @@ func TestWrongConfigurationNamesItsSource(t *testing.T) {
 	}{
 		"file range": {"gateway:\n  batch_max: 0\n", nil, "c.yaml:2: /gateway/batch_max: must be 1 to 1024, is 0"},
 		"file word":  {"log: {level: loud}\n", nil, `c.yaml:1: /log/level: must be debug, info, warn or error, is "loud"`},
-		"file field": {"gateway:\n  batchmax: 0\n", nil, "c.yaml:2: /gateway/batchmax: is not a field here; the fields are batch_max, queue_max, queue_wait_ms, redis_timeout_ms, key_refresh_ms, catalog_refresh_ms, resolve_max, streams_max"},
+		"file field": {"gateway:\n  batchmax: 0\n", nil, "c.yaml:2: /gateway/batchmax: is not a field here; the fields are batch_max, queue_max, queue_wait_ms, redis_timeout_ms, key_refresh_ms, catalog_refresh_ms, resolve_max, streams_max, limit_keys_max"},
 		"file type":  {"embedded: 1\n", nil, "c.yaml:1: /embedded: must be true or false, is a number"},
 		"file text":  {"redis: {url: 5}\n", nil, "c.yaml:1: /redis/url: must be text, is a number"},
 		"two": {
@@ -102,14 +102,17 @@ func TestWrongConfigurationNamesItsSource(t *testing.T) {
 			nil,
 			"c.yaml:3: /listen: must be address:port such as 127.0.0.1:8080 (port 0 picks one), is \"here\"\nc.yaml:2: /gateway/batch_max: must be 1 to 1024, is 0",
 		},
-		"env over file": {"gateway:\n  batch_max: 5\n", []string{"FLASHGATE_GATEWAY_BATCH_MAX=0"}, "FLASHGATE_GATEWAY_BATCH_MAX: /gateway/batch_max: must be 1 to 1024, is 0"},
-		"env type":      {"{}", []string{"FLASHGATE_HTTP_SHUTDOWN_MS=1s", "FLASHGATE_SWEEP_ENABLED=maybe"}, "FLASHGATE_HTTP_SHUTDOWN_MS: must be a whole number, is \"1s\"\nFLASHGATE_SWEEP_ENABLED: must be true or false, is \"maybe\""},
-		"env unknown":   {"{}", []string{"FLASHGATE_GATEWAY_BATCHMAX=5"}, "FLASHGATE_GATEWAY_BATCHMAX: no such setting; did you mean FLASHGATE_GATEWAY_BATCH_MAX?"},
-		"ledger":        {"ledger: mysql://u:secret@h/d\n", nil, "c.yaml:1: /ledger: must be sqlite:PATH or postgres://user:password@host:port/database"},
-		"redis":         {"redis: {url: 'http://u:secret@h'}\n", nil, "c.yaml:1: /redis/url: " + ErrRedisURL.Error()},
-		"sales":         {"sales: ['']\n", nil, "c.yaml:1: /sales: must name files; number 1 is empty"},
-		"data":          {"data: ''\n", nil, "c.yaml:1: /data: must be the path of a folder"},
-		"list":          {"[]", nil, "c.yaml:1: must be an object with the fields listen, embedded, data, redis, ledger, sales, gateway, confirm, http, reconcile, sweep, stream_max_events, record_seconds, log, is a list"},
+		"env over file":      {"gateway:\n  batch_max: 5\n", []string{"FLASHGATE_GATEWAY_BATCH_MAX=0"}, "FLASHGATE_GATEWAY_BATCH_MAX: /gateway/batch_max: must be 1 to 1024, is 0"},
+		"env type":           {"{}", []string{"FLASHGATE_HTTP_SHUTDOWN_MS=1s", "FLASHGATE_SWEEP_ENABLED=maybe"}, "FLASHGATE_HTTP_SHUTDOWN_MS: must be a whole number, is \"1s\"\nFLASHGATE_SWEEP_ENABLED: must be true or false, is \"maybe\""},
+		"env unknown":        {"{}", []string{"FLASHGATE_GATEWAY_BATCHMAX=5"}, "FLASHGATE_GATEWAY_BATCHMAX: no such setting; did you mean FLASHGATE_GATEWAY_BATCH_MAX?"},
+		"ledger":             {"ledger: mysql://u:secret@h/d\n", nil, "c.yaml:1: /ledger: must be sqlite:PATH or postgres://user:password@host:port/database"},
+		"redis":              {"redis: {url: 'http://u:secret@h'}\n", nil, "c.yaml:1: /redis/url: " + ErrRedisURL.Error()},
+		"sales":              {"sales: ['']\n", nil, "c.yaml:1: /sales: must name files; number 1 is empty"},
+		"short token secret": {"tokens: {issuer: i, audience: a, secret: sec-ret}\n", nil, "c.yaml:1: /tokens/secret: must have at least 32 bytes, or tokens can be guessed"},
+		"no tier claim":      {"tokens: {tier_claim: ''}\n", nil, "c.yaml:1: /tokens/tier_claim: must name a claim, such as tier"},
+		"proxies":            {"http: {trusted_proxies: [10.0.0.0/8, '::1', proxy]}\n", nil, "c.yaml:1: /http/trusted_proxies: must name networks such as 10.0.0.0/8 or addresses, names \"proxy\""},
+		"data":               {"data: ''\n", nil, "c.yaml:1: /data: must be the path of a folder"},
+		"list":               {"[]", nil, "c.yaml:1: must be an object with the fields listen, embedded, data, redis, ledger, sales, gateway, confirm, http, tokens, challenge, reconcile, sweep, stream_max_events, record_seconds, log, is a list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := writeConfig(t, c.file)
@@ -130,13 +133,19 @@ func TestRulesBetweenFields(t *testing.T) {
 		return c
 	}
 	for want, c := range map[string]Config{
-		"":                         embedded(func(*Config) {}),
-		"/redis/url /ledger":       Default(),
-		"/redis/url":               embedded(func(c *Config) { c.Redis.URL = "redis://h" }),
-		"/ledger":                  embedded(func(c *Config) { c.Ledger = "sqlite:x" }),
-		"/listen":                  embedded(func(c *Config) { c.Listen = ":8080" }),
-		"/gateway/queue_max":       embedded(func(c *Config) { c.Gateway.QueueMax = 127 }),
-		"/http/write_timeout_ms":   embedded(func(c *Config) { c.Confirm.WaitMs = 10_000 }),
+		"":                                embedded(func(*Config) {}),
+		"/redis/url /ledger":              Default(),
+		"/redis/url":                      embedded(func(c *Config) { c.Redis.URL = "redis://h" }),
+		"/ledger":                         embedded(func(c *Config) { c.Ledger = "sqlite:x" }),
+		"/listen":                         embedded(func(c *Config) { c.Listen = ":8080" }),
+		"/gateway/queue_max":              embedded(func(c *Config) { c.Gateway.QueueMax = 127 }),
+		"/http/write_timeout_ms":          embedded(func(c *Config) { c.Confirm.WaitMs = 10_000 }),
+		"/tokens/issuer /tokens/audience": embedded(func(c *Config) { c.Tokens.JWKS = "keys.json" }),
+		"/challenge/turnstile/site_key":   embedded(func(c *Config) { c.Challenge.Turnstile.Secret = "s" }),
+		"/challenge/hcaptcha/secret":      embedded(func(c *Config) { c.Challenge.HCaptcha.SiteKey = "k" }),
+		"/challenge/hostnames": embedded(func(c *Config) {
+			c.Challenge.ReCaptcha = ReCaptcha{SiteKey: "k", Secret: "s"}
+		}),
 		"/sweep/batch_max /listen": embedded(func(c *Config) { c.Listen, c.Sweep.BatchMax = "10.0.0.1:1", 0 }),
 	} {
 		var at []string
@@ -192,14 +201,15 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		require.Equal(t, want, s.String())
 	}
 	c := Default()
-	c.Redis.URL, c.Ledger = "redis://u:secret@h", "postgres://u:secret@h/db"
+	c.Redis.URL, c.Ledger = "redis://u:s3cr3t@h", "postgres://u:s3cr3t@h/db"
+	c.Tokens.Secret, c.Challenge.ReCaptcha.Secret = "s3cr3t", "https://s3cr3t"
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("config", "config", c)
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("config", "config", c)
 	j, err := json.Marshal(c)
 	require.NoError(t, err)
 	for _, out := range []string{fmt.Sprintf("%v %+v %#v", c, c, c), fmt.Sprint(&c), log.String(), string(j)} {
-		require.NotContains(t, out, "secret")
+		require.NotContains(t, out, "s3cr3t")
 		require.Contains(t, out, "xxxxx")
 	}
 }

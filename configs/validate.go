@@ -11,8 +11,11 @@ import (
 	"flashgate/sale"
 )
 
-// maxSaleFiles bounds what is applied at a start.
-const maxSaleFiles = 1000
+const (
+	maxSaleFiles   = 1000 // applied at a start
+	maxProxies     = 1000
+	minTokenSecret = 32 // bytes: as long as what HS256 makes of it
+)
 
 // Validate returns everything that is wrong with a configuration: each field, and the rules between
 // fields; nil when the server may start. Secrets are not repeated.
@@ -32,6 +35,23 @@ func (c *Config) Validate() []sale.FieldError {
 	add(c.Gateway.QueueMax < c.Gateway.BatchMax, "/gateway/queue_max", "must not be below gateway.batch_max")
 	add(c.HTTP.WriteTimeoutMs <= c.Confirm.WaitMs, "/http/write_timeout_ms",
 		"must be above confirm.wait_ms, or an answer that waited is cut off")
+	add(c.Tokens.On() && c.Tokens.Issuer == "", "/tokens/issuer", "is required with tokens: the iss of your tokens")
+	add(c.Tokens.On() && c.Tokens.Audience == "", "/tokens/audience",
+		"is required with tokens: the aud of those meant for this service")
+	ch := &c.Challenge
+	for _, p := range []struct {
+		at          string
+		key, secret bool
+	}{
+		{"/challenge/turnstile", ch.Turnstile.SiteKey != "", ch.Turnstile.Secret != ""},
+		{"/challenge/hcaptcha", ch.HCaptcha.SiteKey != "", ch.HCaptcha.Secret != ""},
+		{"/challenge/recaptcha", ch.ReCaptcha.SiteKey != "", ch.ReCaptcha.Secret != ""},
+	} {
+		add(p.key && !p.secret, p.at+"/secret", "is required with site_key")
+		add(p.secret && !p.key, p.at+"/site_key", "is required with secret")
+		add(p.key && p.secret && len(ch.Hostnames) == 0, "/challenge/hostnames",
+			"must name the hosts of your pages: answers solved elsewhere are refused")
+	}
 	return wrong
 }
 
@@ -76,6 +96,16 @@ func (f field) check() string {
 		return checkLedger(f.value.Interface().(Secret))
 	case "/sales":
 		return checkSales(f.value.Interface().([]string))
+	case "/tokens/secret":
+		if n := f.value.Len(); n > 0 && n < minTokenSecret {
+			return fmt.Sprintf("must have at least %d bytes, or tokens can be guessed", minTokenSecret)
+		}
+	case "/tokens/tier_claim":
+		if f.value.String() == "" {
+			return "must name a claim, such as tier"
+		}
+	case "/http/trusted_proxies":
+		return checkNetworks(f.value.Interface().([]string))
 	}
 	return ""
 }
@@ -144,6 +174,20 @@ func checkSales(paths []string) string {
 	for i, p := range paths {
 		if checkPath(p) != "" {
 			return fmt.Sprintf("must name files; number %d is empty", i+1)
+		}
+	}
+	return ""
+}
+
+func checkNetworks(list []string) string {
+	if len(list) > maxProxies {
+		return fmt.Sprintf("must name at most %d networks, names %d", maxProxies, len(list))
+	}
+	for _, s := range list {
+		_, err1 := netip.ParsePrefix(s)
+		_, err2 := netip.ParseAddr(s)
+		if err1 != nil && err2 != nil {
+			return fmt.Sprintf("must name networks such as 10.0.0.0/8 or addresses, names %.60q", s)
 		}
 	}
 	return ""
