@@ -35,6 +35,8 @@ type fields struct {
 	present map[string]bool
 	// key is the Idempotency-Key of a reserve, which may stand for its reservation_id.
 	key string
+	// byToken: a customer asks for themselves.
+	byToken bool
 }
 
 // wrong notes what is wrong with a field; only the first thing, and nothing below a wrong one.
@@ -118,14 +120,13 @@ func (f *fields) lines(at string, lines []sale.Line, open bool) {
 // decodeFast reads a body in one pass of the typed decoder, and answers ok only when nothing at
 // all is wrong with it. Null, and empty text, which mean something else than an absent field, are
 // left to decodeStrict too.
-func decodeFast(b []byte, v body, key string) (ok bool) {
+func decodeFast(b []byte, v body, f fields) (ok bool) {
 	if bytes.Contains(b, []byte("null")) || bytes.Contains(b, []byte(`""`)) {
 		return false
 	}
 	if json.Unmarshal(b, v, strictJSON) != nil {
 		return false
 	}
-	f := fields{key: key}
 	v.check(&f)
 	return len(f.errs) == 0
 }
@@ -135,8 +136,9 @@ var strictJSON = json.RejectUnknownMembers(true)
 // decodeStrict reads a body field by field and says everything that is wrong with it: fields that
 // are unknown, repeated, of the wrong type or absent, and then what the fields say. v points at a
 // struct of text, whole numbers, booleans, pointers to these, and lists of structs.
-func decodeStrict(b []byte, v body, key string) *problem {
-	f := &fields{present: map[string]bool{}, key: key}
+func decodeStrict(b []byte, v body, with fields) *problem {
+	f := &with
+	f.present = map[string]bool{}
 	d := decoderPool.Get().(*jsontext.Decoder)
 	defer decoderPool.Put(d)
 	d.Reset(bytes.NewReader(b), jsontext.AllowDuplicateNames(true))

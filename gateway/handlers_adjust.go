@@ -18,7 +18,7 @@ func (g *Gateway) adjust(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	if _, err := g.sale(body.Sale); err != nil {
+	if _, err := g.saleFor(r, body.Sale); err != nil {
 		return err
 	}
 	ask := body.toLua(r.who.actor())
@@ -95,8 +95,9 @@ func adjustRefusal(b *AdjustRequest, a *lua.AdjustAnswer) *problem {
 			Detail:  fmt.Sprintf("must leave %s between 0 and %d; it is %d", b.Field, int64(sale.MaxOnHand), before),
 		})
 	case sale.Insufficient:
+		free := a.Level.Available()
 		return refuse(codeInsufficientStock, "Only what is available can be taken away or withheld.").
-			member("lines", []ShortLine{{b.SKU, b.Location, max(amount, -amount), a.Level.Available()}}).
+			member("lines", []ShortLine{{b.SKU, b.Location, max(amount, -amount), &free}}).
 			member("waitlist", false)
 	case sale.VersionConflict:
 		return refuse(codeVersionConflict, "%s is %d, not the expected %d.", b.Field, before, *b.Expected).

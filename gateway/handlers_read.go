@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/valyala/fasthttp"
 
@@ -16,27 +17,26 @@ import (
 func (g *Gateway) reservation(r *request) error {
 	q := r.query
 	id, saleID := r.param("reservation"), q["sale"]
-	if _, err := g.sale(saleID); err != nil {
+	if _, err := g.saleFor(r, saleID); err != nil {
 		return err
 	}
 	if sale.CheckReservationID(id) != "" {
 		return refuse(codeUnknownReservation, "No reservation has the id %s.", printable(id))
 	}
-	var found []lua.Answer
-	err := g.resolver.do(g.base, func(ctx context.Context) (err error) {
-		found, err = g.store.Shard(saleID, 0).Find(ctx, id)
-		return err
-	})
+	found, err := g.find(saleID, id)
 	if err != nil {
 		return err
 	}
-	a := &found[0]
+	a := &found
 	g.metrics.outcome("find", a.Outcome)
 	if a.Outcome == sale.UnknownReservation {
 		return g.pastReservation(r, saleID, id, a)
 	}
 	if outcomes[a.Outcome].code != "" {
 		return refusal(a)
+	}
+	if !r.owns(&a.Reservation) {
+		return unknownReservation()
 	}
 	has, err := g.durability.has(g.base, ledger.Shard{Sale: saleID}, a.Reservation.Seq, a.Reservation.Mark)
 	if errors.Is(err, errUnavailable) {
@@ -61,6 +61,9 @@ func (g *Gateway) pastReservation(r *request, saleID, id string, a *lua.Answer) 
 	if err != nil {
 		return err
 	}
+	if !r.owns(&past) {
+		return unknownReservation()
+	}
 	if !past.State.Finished() {
 		// Redis keeps every live record: one that is missing there is about to be recovered.
 		return recovering()
@@ -71,8 +74,11 @@ func (g *Gateway) pastReservation(r *request, saleID, id string, a *lua.Answer) 
 
 func (g *Gateway) availability(r *request) error {
 	q := r.query
-	v, err := g.sale(q["sale"])
+	v, err := g.saleFor(r, q["sale"])
 	if err != nil {
+		return err
+	}
+	if err := r.mayUse(q["location"]); err != nil {
 		return err
 	}
 	skus := []string{}
@@ -86,7 +92,7 @@ func (g *Gateway) availability(r *request) error {
 	if len(skus) > 0 && len(a.Items) == 0 {
 		return refuse(codeUnknownSKU, "The sale has no SKU %s.", q["sku"])
 	}
-	out := availabilityOf(&v, &a, q["location"])
+	out := availabilityOf(&v, &a, viewOf(r, &v, q["location"]))
 	if len(out.Items) == 0 && q["location"] != "" {
 		return refuse(codeUnknownLocation, "The sale has no location %s there.", q["location"])
 	}
@@ -109,9 +115,16 @@ func (g *Gateway) stock(saleID string, skus ...string) (a lua.Availability, err 
 	return a, nil
 }
 
-// availabilityOf orders what Redis said like the sale, and keeps one location where one is asked
-// for. An item that the catalog does not have yet comes last.
-func availabilityOf(v *sale.Version, a *lua.Availability, location string) Availability {
+// stockView is what somebody may see of a sale's stock: some locations, or all when there are none,
+// with numbers or without.
+type stockView struct {
+	locations []string
+	numbers   bool
+}
+
+// availabilityOf orders what Redis said like the sale. An item that the catalog does not have yet
+// comes last.
+func availabilityOf(v *sale.Version, a *lua.Availability, view stockView) Availability {
 	out := Availability{
 		Sale: v.Sale, State: string(a.Phase()), AsOf: timeText(a.Head.NowMs), Version: a.Head.Seq,
 		Items: make([]AvailableItem, 0, len(a.Items)),
@@ -123,28 +136,30 @@ func availabilityOf(v *sale.Version, a *lua.Availability, location string) Avail
 	for i := range v.Config.Items {
 		sku := v.Config.Items[i].SKU
 		if item := bySKU[sku]; item != nil {
-			out.add(item, location)
+			out.add(item, view)
 			delete(bySKU, sku)
 		}
 	}
 	for i := range a.Items {
 		if item := bySKU[a.Items[i].SKU]; item != nil {
-			out.add(item, location)
+			out.add(item, view)
 		}
 	}
 	return out
 }
 
-func (a *Availability) add(item *lua.ItemLevels, location string) {
+func (a *Availability) add(item *lua.ItemLevels, view stockView) {
 	out := AvailableItem{SKU: item.SKU, Locations: make([]AvailableLocation, 0, len(item.Levels))}
 	var total sale.Level
 	for _, l := range item.Levels {
-		if location != "" && l.Location != location {
+		if len(view.locations) > 0 && !slices.Contains(view.locations, l.Location) {
 			continue
 		}
-		out.Locations = append(out.Locations, AvailableLocation{
-			Location: l.Location, Status: statusOf(l.Level, item.LowAt), Numbers: numbersOf(l.Level),
-		})
+		at := AvailableLocation{Location: l.Location, Status: statusOf(l.Level, item.LowAt)}
+		if view.numbers {
+			at.StockNumbers = stockNumbersOf(l.Level)
+		}
+		out.Locations = append(out.Locations, at)
 		total.OnHand += l.OnHand
 		total.Safety += l.Safety
 		total.Held += l.Held
@@ -153,7 +168,10 @@ func (a *Availability) add(item *lua.ItemLevels, location string) {
 	if len(out.Locations) == 0 {
 		return
 	}
-	out.Status, out.Numbers = statusOf(total, item.LowAt), numbersOf(total)
+	out.Status = statusOf(total, item.LowAt)
+	if view.numbers {
+		out.StockNumbers = stockNumbersOf(total)
+	}
 	a.Items = append(a.Items, out)
 }
 
@@ -190,6 +208,9 @@ func (g *Gateway) publicSale(r *request) error {
 			locations[j] = s.Location
 		}
 		out.Items[i] = PublicItem{item.SKU, item.Title, item.CapPerCustomer, locations}
+	}
+	for _, group := range c.Groups {
+		out.Groups = append(out.Groups, PublicGroup(group))
 	}
 	return r.json(fasthttp.StatusOK, out)
 }

@@ -15,10 +15,14 @@ func (g *Gateway) reserve(r *request) error {
 	if err := r.decodeReserve(g, &body); err != nil {
 		return err
 	}
-	if _, err := g.sale(body.Sale); err != nil {
+	v, err := g.saleFor(r, body.Sale)
+	if err != nil {
 		return err
 	}
 	lines := sale.NormalizeLines(body.asked())
+	if err := r.mayTake(lines); err != nil {
+		return err
+	}
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
@@ -31,6 +35,11 @@ func (g *Gateway) reserve(r *request) error {
 	case sale.Replay:
 		r.replayed()
 	default:
+		if !viewOf(r, &v, "").numbers {
+			for i := range a.Shortages {
+				a.Shortages[i].Available = hiddenNumber
+			}
+		}
 		return refusal(&a)
 	}
 	r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
@@ -55,15 +64,21 @@ func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
 	if err != nil {
 		return err
 	}
-	key := idempotencyKey(r.header("Idempotency-Key"))
-	if !decodeFast(b, body, key) {
+	with := fields{key: idempotencyKey(r.header("Idempotency-Key")), byToken: r.byToken()}
+	if !decodeFast(b, body, with) {
 		*body = ReserveRequest{}
-		if p := decodeStrict(b, body, key); p != nil {
+		if p := decodeStrict(b, body, with); p != nil {
 			return p
 		}
 	}
 	if body.ReservationID == "" {
-		body.ReservationID = key
+		body.ReservationID = with.key
+	}
+	if customer := r.owner(); customer != "" {
+		if body.Customer != "" && body.Customer != customer {
+			return refuse(codeCustomerMismatch, "The token is of customer %s.", printable(customer))
+		}
+		body.Customer = customer
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func (g *Gateway) confirm(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb("confirm", body.Sale, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, "confirm", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Confirm(ctx, body.ReservationID, body.OrderID, r.who.actor())
 	})
 	if err != nil {
@@ -30,7 +30,7 @@ func (g *Gateway) release(r *request) error {
 		return err
 	}
 	keep := sale.NormalizeLines(body.kept())
-	a, err := g.verb("release", body.Sale, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, "release", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Release(ctx, body.ReservationID, keep, r.who.actor())
 	})
 	if err != nil {
@@ -44,7 +44,7 @@ func (g *Gateway) extend(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb("extend", body.Sale, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, "extend", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Extend(ctx, body.ReservationID, body.Extension, r.who.actor())
 	})
 	if err != nil {
@@ -58,7 +58,7 @@ func (g *Gateway) cancel(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb("cancel", body.Sale, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, "cancel", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Cancel(ctx, body.ReservationID, *body.Restock, body.Reason, r.who.actor())
 	})
 	if err != nil {
@@ -67,11 +67,14 @@ func (g *Gateway) cancel(r *request) error {
 	return g.settle(r, body.Sale, &a)
 }
 
-// verb makes one guarded call on a sale that is known.
+// verb makes one guarded call about a reservation of a sale that is known.
 func (g *Gateway) verb(
-	name, saleID string, call func(context.Context, *lua.Shard) (lua.Answer, error),
+	r *request, name, saleID, id string, call func(context.Context, *lua.Shard) (lua.Answer, error),
 ) (a lua.Answer, err error) {
-	if _, err := g.sale(saleID); err != nil {
+	if _, err := g.saleFor(r, saleID); err != nil {
+		return a, err
+	}
+	if err := g.reach(r, saleID, id); err != nil {
 		return a, err
 	}
 	err = g.resolver.do(g.base, func(ctx context.Context) (err error) {

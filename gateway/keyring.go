@@ -26,7 +26,11 @@ var Roles = []string{"storefront", "marketing", "ops", "admin"}
 const roleAll = "all"
 
 // identity is who a request comes from.
-type identity struct{ KeyID, Name, Role string }
+type identity struct {
+	KeyID, Name, Role string
+	// Sales and Locations are all that a limited key is for; nil is every one.
+	Sales, Locations []string
+}
 
 // actor is how the ledger names them.
 func (i identity) actor() string { return "key:" + i.Name }

@@ -21,21 +21,25 @@ type Line struct {
 type ReserveRequest struct {
 	ReservationID string `json:"reservation_id,omitempty" pattern:"^[A-Za-z0-9._:-]{8,64}$" example:"ord-7f3a2c91" doc:"Chosen by the caller; the idempotency key. May come as the Idempotency-Key header instead."`
 	Sale          string `json:"sale" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" example:"sneaker-drop"`
-	Customer      string `json:"customer" minLength:"1" maxLength:"128" example:"c-1001" doc:"Whose caps count."`
+	Customer      string `json:"customer,omitempty" minLength:"1" maxLength:"128" example:"c-1001" doc:"Whose caps count. Required with an API key; with a customer token it is theirs."`
 	Lines         []Line `json:"lines,omitempty" minItems:"1" maxItems:"20" nullable:"false" doc:"What to reserve, all or nothing. Or name one sku, qty and location instead."`
 	SKU           string `json:"sku,omitempty" pattern:"^[A-Za-z0-9._-]{1,64}$" example:"AIR-42" doc:"Short form of one line."`
 	Qty           int64  `json:"qty,omitempty" minimum:"1" maximum:"1000" example:"1" doc:"Short form of one line."`
 	Location      string `json:"location,omitempty" pattern:"^[A-Za-z0-9._-]{1,64}$" example:"berlin" doc:"Short form of one line."`
-	Device        string `json:"device,omitempty" minLength:"1" maxLength:"128" doc:"The shopper's device, opaque. Not used yet."`
-	ClientIP      string `json:"client_ip,omitempty" minLength:"2" maxLength:"45" doc:"The shopper's address. Not used yet."`
-	Tier          string `json:"tier,omitempty" pattern:"^[A-Za-z0-9._-]{1,64}$" doc:"The shopper's tier. Not used yet."`
+	Device        string `json:"device,omitempty" minLength:"1" maxLength:"128" doc:"The shopper's device, opaque: attempts are limited by it where the sale says so."`
+	ClientIP      string `json:"client_ip,omitempty" minLength:"2" maxLength:"45" doc:"The shopper's address, with an API key only: attempts are limited by it where the sale says so, IPv6 by its /64."`
+	Tier          string `json:"tier,omitempty" pattern:"^[A-Za-z0-9._-]{1,64}$" doc:"The shopper's tier, which chooses the caps; with a customer token its claim says it."`
 	Admission     string `json:"admission,omitempty" minLength:"1" maxLength:"2048" doc:"Admission token of a waiting room. Not used yet."`
 }
 
 func (b *ReserveRequest) check(f *fields) {
 	f.reservationID(b.ReservationID)
 	f.required("/sale", b.Sale, sale.CheckSaleID)
-	f.required("/customer", b.Customer, sale.CheckOpaqueID)
+	if f.byToken {
+		f.optional("/customer", b.Customer, sale.CheckOpaqueID)
+	} else {
+		f.required("/customer", b.Customer, sale.CheckOpaqueID)
+	}
 	short := f.given("/sku", b.SKU != "") || f.given("/qty", b.Qty != 0) || f.given("/location", b.Location != "")
 	switch {
 	case f.given("/lines", b.Lines != nil) && short:
@@ -54,6 +58,9 @@ func (b *ReserveRequest) check(f *fields) {
 		f.wrong("/lines", "is required, or sku and qty")
 	}
 	f.optional("/device", b.Device, sale.CheckOpaqueID)
+	if f.given("/client_ip", b.ClientIP != "") && f.byToken {
+		f.wrong("/client_ip", "may be given with an API key only: leave it out")
+	}
 	f.optional("/client_ip", b.ClientIP, checkClientIP)
 	f.optional("/tier", b.Tier, sale.CheckName)
 	f.optional("/admission", b.Admission, checkAdmission)
@@ -342,6 +349,21 @@ func numbersOf(l sale.Level) Numbers {
 	return Numbers{l.OnHand, l.Safety, l.Held, l.Sold, l.Held + l.Sold, l.Available()}
 }
 
+// StockNumbers are Numbers, or none for a customer of a sale that does not show them.
+type StockNumbers struct {
+	OnHand    *int64 `json:"on_hand,omitempty" nullable:"false" minimum:"0" example:"500" doc:"Units allotted: available + safety + held + sold. The numbers are left out for a customer token unless the sale has public_numbers."`
+	Safety    *int64 `json:"safety,omitempty" nullable:"false" minimum:"0" example:"5" doc:"Units withheld."`
+	Held      *int64 `json:"held,omitempty" nullable:"false" minimum:"0" example:"20"`
+	Sold      *int64 `json:"sold,omitempty" nullable:"false" minimum:"0" example:"100"`
+	Reserved  *int64 `json:"reserved,omitempty" nullable:"false" minimum:"0" example:"120" doc:"held + sold."`
+	Available *int64 `json:"available,omitempty" nullable:"false" minimum:"0" example:"375" doc:"What may be reserved now."`
+}
+
+func stockNumbersOf(l sale.Level) StockNumbers {
+	n := numbersOf(l)
+	return StockNumbers{&n.OnHand, &n.Safety, &n.Held, &n.Sold, &n.Reserved, &n.Available}
+}
+
 // Adjustment is what an adjustment did and the numbers that it left.
 type Adjustment struct {
 	AdjustmentID string `json:"adjustment_id" example:"count-berlin-3"`
@@ -368,7 +390,7 @@ type Availability struct {
 type AvailableItem struct {
 	SKU    string `json:"sku" example:"AIR-42"`
 	Status string `json:"status" enum:"available,low,held_by_others,sold_out" example:"available" doc:"held_by_others: nothing is free, and units that are only held may come back."`
-	Numbers
+	StockNumbers
 	Locations []AvailableLocation `json:"locations" nullable:"false"`
 }
 
@@ -376,20 +398,28 @@ type AvailableItem struct {
 type AvailableLocation struct {
 	Location string `json:"location" example:"berlin"`
 	Status   string `json:"status" enum:"available,low,held_by_others,sold_out" example:"available"`
-	Numbers
+	StockNumbers
 }
 
 // PublicSale is what a storefront may show of a sale.
 type PublicSale struct {
-	Sale          string       `json:"sale" example:"sneaker-drop"`
-	Title         string       `json:"title,omitempty" example:"Air 42 launch"`
-	State         string       `json:"state" enum:"scheduled,open,paused,closed" example:"open"`
-	OpensAt       string       `json:"opens_at" format:"date-time" example:"2026-11-27T10:00:00.000Z"`
-	ClosesAt      string       `json:"closes_at" format:"date-time" example:"2026-11-27T12:00:00.000Z"`
-	HoldSeconds   int64        `json:"hold_seconds" example:"300"`
-	MaxExtensions int64        `json:"max_extensions" example:"1"`
-	Caps          PublicCaps   `json:"caps"`
-	Items         []PublicItem `json:"items" nullable:"false"`
+	Sale          string        `json:"sale" example:"sneaker-drop"`
+	Title         string        `json:"title,omitempty" example:"Air 42 launch"`
+	State         string        `json:"state" enum:"scheduled,open,paused,closed" example:"open"`
+	OpensAt       string        `json:"opens_at" format:"date-time" example:"2026-11-27T10:00:00.000Z"`
+	ClosesAt      string        `json:"closes_at" format:"date-time" example:"2026-11-27T12:00:00.000Z"`
+	HoldSeconds   int64         `json:"hold_seconds" example:"300"`
+	MaxExtensions int64         `json:"max_extensions" example:"1"`
+	Caps          PublicCaps    `json:"caps"`
+	Items         []PublicItem  `json:"items" nullable:"false"`
+	Groups        []PublicGroup `json:"groups,omitempty" nullable:"false" doc:"SKUs that are capped together."`
+}
+
+// PublicGroup is a cap over several SKUs.
+type PublicGroup struct {
+	Name           string   `json:"name" example:"pair"`
+	SKUs           []string `json:"skus" nullable:"false" example:"[\"AIR-42\",\"AIR-43\"]"`
+	CapPerCustomer int64    `json:"cap_per_customer" example:"1" doc:"Units of all of them together."`
 }
 
 // PublicCaps are the caps of a sale in units; 0 means none.

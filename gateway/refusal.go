@@ -12,8 +12,11 @@ type ShortLine struct {
 	SKU       string `json:"sku"`
 	Location  string `json:"location,omitempty"`
 	Requested int64  `json:"requested"`
-	Available int64  `json:"available"`
+	Available *int64 `json:"available,omitempty" nullable:"false"`
 }
+
+// hiddenNumber stands for a number of stock that is not told to whoever asks.
+const hiddenNumber = -1
 
 // refusal turns an outcome that is no success into its problem, with the members of its code.
 func refusal(a *lua.Answer) *problem {
@@ -23,13 +26,19 @@ func refusal(a *lua.Answer) *problem {
 		p.detail = "Not enough units are available; nothing was taken."
 		short := make([]ShortLine, len(a.Shortages))
 		for i, s := range a.Shortages {
-			short[i] = ShortLine{s.Line.SKU, s.Line.Location, s.Line.Qty, s.Available}
+			short[i] = ShortLine{SKU: s.Line.SKU, Location: s.Line.Location, Requested: s.Line.Qty}
+			if s.Available != hiddenNumber {
+				short[i].Available = &s.Available
+			}
 		}
 		return p.member("lines", short).member("waitlist", false)
 	case sale.CapExceeded:
 		c := &a.Cap
 		p.detail = fmt.Sprintf("The cap is %d units, %d are in use and %d were asked for.", c.Cap, c.InUse, c.Requested)
 		p = p.member("scope", c.Scope)
+		if c.Group != "" {
+			p = p.member("group", c.Group)
+		}
 		if c.SKU != "" {
 			p = p.member("sku", c.SKU)
 		}
@@ -50,7 +59,7 @@ func refusal(a *lua.Answer) *problem {
 	case sale.UnknownLocation:
 		p.detail = fmt.Sprintf("The sale has no location %s for SKU %s.", a.Place.Location, a.Place.SKU)
 	case sale.UnknownReservation:
-		p.detail = "The sale has no such reservation."
+		return unknownReservation()
 	case sale.Expired:
 		p.detail = "The hold ended at " + timeText(a.Reservation.DeadlineMs) + "."
 	case sale.AlreadyConfirmed:
@@ -76,4 +85,8 @@ func refusal(a *lua.Answer) *problem {
 		return recovering()
 	}
 	return p
+}
+
+func unknownReservation() *problem {
+	return refuse(codeUnknownReservation, "The sale has no such reservation.")
 }

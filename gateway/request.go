@@ -13,9 +13,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
-	"flashgate/ledger"
-	"flashgate/sale"
-)
+	"flashgate/ledger")
 
 // request is one call on its way through a handler. What comes out of its methods is copied, and
 // may outlive it.
@@ -36,7 +34,7 @@ func (r *request) decode(g *Gateway, v body) error {
 	if err != nil {
 		return err
 	}
-	if p := decodeStrict(b, v, ""); p != nil {
+	if p := decodeStrict(b, v, fields{}); p != nil {
 		return p
 	}
 	return nil
@@ -124,45 +122,6 @@ func (r *request) raw(status int, b []byte) error {
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(b)
 	return nil
-}
-
-// admit finds out who asks, whether the route is for them, and with which parameters.
-func (g *Gateway) admit(r *request) error {
-	if len(r.route.roles) == 0 {
-		return nil
-	}
-	scheme, token, _ := strings.Cut(r.header(fiber.HeaderAuthorization), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return refuse(codeUnauthenticated, "Send Authorization: Bearer <API key>.")
-	}
-	who, err := g.keys.find(g.base, strings.TrimLeft(token, " "))
-	if err != nil {
-		return err
-	}
-	if who.Role != roleAll && !slices.Contains(r.route.roles, who.Role) {
-		return refuse(codeForbidden, "This needs one of the roles %s; the key's is %s.",
-			strings.Join(r.route.roles, ", "), who.Role)
-	}
-	r.who = who
-	return r.readQuery()
-}
-
-// sale finds a sale in the catalog.
-func (g *Gateway) sale(id string) (sale.Version, error) {
-	v, err := g.catalog.sale(g.base, id)
-	if errors.Is(err, ledger.ErrNotFound) {
-		return v, refuse(codeUnknownSale, "There is no sale %s.", printable(id))
-	}
-	return v, err
-}
-
-// saleInPath finds the sale that the path names. An id that none can have is as unknown as any.
-func (g *Gateway) saleInPath(r *request) (sale.Version, error) {
-	id := r.param("sale")
-	if sale.CheckSaleID(id) != "" {
-		return sale.Version{}, refuse(codeUnknownSale, "No sale has the id %s.", printable(id))
-	}
-	return g.sale(id)
 }
 
 // fromLedger bounds one call of the ledger, and makes its failure one of a part that is away.

@@ -325,5 +325,6 @@ func (r *rig) level(saleID, sku, location string) Numbers {
 	require.Equal(r, http.StatusOK, res.StatusCode, "%s", res.text)
 	var a Availability
 	require.NoError(r, json.Unmarshal(res.text, &a))
-	return a.Items[0].Locations[0].Numbers
+	n := a.Items[0].Locations[0].StockNumbers
+	return Numbers{*n.OnHand, *n.Safety, *n.Held, *n.Sold, *n.Reserved, *n.Available}
 }

@@ -51,9 +51,9 @@ func (r *route) private() bool { return len(r.roles) > 0 }
 
 // The roles by what they may do. The dev key may do everything.
 var (
-	toSell   = []string{"storefront", "admin"}
+	toSell   = []string{roleCustomer, "storefront", "admin"}
 	toSettle = []string{"storefront", "ops", "admin"}
-	toRead   = []string{"storefront", "marketing", "ops", "admin"}
+	toRead   = []string{roleCustomer, "storefront", "marketing", "ops", "admin"}
 	toPlan   = []string{"marketing", "admin"}
 	toReview = []string{"marketing", "ops", "admin"}
 	toCount  = []string{"ops", "admin"}

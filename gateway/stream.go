@@ -39,7 +39,7 @@ type listener struct{ news chan *stockEvent }
 type stockEvent struct {
 	id   string
 	is   stockState
-	text []byte
+	text [2][]byte // without numbers, and with them
 }
 
 // stockState is what must change for an event to be sent.
@@ -143,11 +143,13 @@ func stateOf(a *lua.Availability) stockState {
 
 func newStockEvent(v *sale.Version, a *lua.Availability, is stockState) *stockEvent {
 	e := &stockEvent{id: fmt.Sprintf("%d-%d", is.epoch, is.seq), is: is}
-	data, err := json.Marshal(availabilityOf(v, a, ""))
-	if err != nil {
-		panic(err) // One of our own types: it encodes.
+	for i, numbers := range []bool{false, true} {
+		data, err := json.Marshal(availabilityOf(v, a, stockView{numbers: numbers}))
+		if err != nil {
+			panic(err) // One of our own types: it encodes.
+		}
+		e.text[i] = fmt.Appendf(nil, "event: stock\nid: %s\ndata: %s\n\n", e.id, data)
 	}
-	e.text = fmt.Appendf(nil, "event: stock\nid: %s\ndata: %s\n\n", e.id, data)
 	return e
 }
 
@@ -180,6 +182,10 @@ func (g *Gateway) stream(r *request) error {
 	if err != nil {
 		return err
 	}
+	if len(r.who.Locations) > 0 {
+		return refuse(codeForbidden, "The stream tells of all locations, and this key is limited to some: "+
+			"read GET /v1/availability.")
+	}
 	// What cannot be read at all is better said now than by silence.
 	if _, err := g.stock(v.Sale, v.Config.Items[0].SKU); err != nil {
 		return err
@@ -197,6 +203,9 @@ func (g *Gateway) stream(r *request) error {
 		streams: g.streams, sale: v.Sale, listener: l, conn: r.ctx.Conn(),
 		seen: r.header("Last-Event-ID"),
 	}
+	if viewOf(r, &v, "").numbers {
+		w.text = 1
+	}
 	r.ctx.SetBodyStreamWriter(w.write)
 	r.ctx.Response.ImmediateHeaderFlush = true
 	return nil
@@ -209,6 +218,7 @@ type streamWriter struct {
 	listener *listener
 	conn     net.Conn
 	seen     string // the id that the client has; it is not sent first
+	text     int    // which of an event's texts
 }
 
 // write runs until the client is gone or the gateway ends. There is no sign of a client that hung
@@ -230,7 +240,7 @@ func (s *streamWriter) write(w *bufio.Writer) {
 			text = []byte(": alive\n\n")
 		case e := <-s.listener.news:
 			if e.id != s.seen {
-				text = e.text
+				text = e.text[s.text]
 			}
 			s.seen = ""
 		}

@@ -262,7 +262,7 @@ func (c *spoiled) checkAllowed(t *testing.T, r *rig, name, path string) {
 	t.Helper()
 	v, ok := reflect.New(routeOf(name).bodyType()).Interface().(body)
 	require.True(t, ok)
-	if p := decodeStrict([]byte(c.body), v, ""); p != nil {
+	if p := decodeStrict([]byte(c.body), v, fields{}); p != nil {
 		t.Errorf("%s: %s: refused: %v %v", name, c.name, p, p.errs)
 	}
 	if strings.HasPrefix(name, "confirm") || strings.HasPrefix(name, "extend") || strings.HasPrefix(name, "release") {
@@ -280,8 +280,8 @@ func TestFastDecodeAgreesWithStrict(t *testing.T) {
 		for _, c := range append(cases, broken(good[name])...) {
 			for _, key := range []string{"", "sweep-0001", "x"} {
 				var a, b ReserveRequest
-				p := decodeStrict([]byte(c.body), &b, key)
-				if decodeFast([]byte(c.body), &a, key) {
+				p := decodeStrict([]byte(c.body), &b, fields{key: key})
+				if decodeFast([]byte(c.body), &a, fields{key: key}) {
 					require.Nil(t, p, "%s", c.body)
 					require.Equal(t, b, a)
 					fast++
@@ -290,7 +290,7 @@ func TestFastDecodeAgreesWithStrict(t *testing.T) {
 		}
 		require.Positive(t, fast)
 		var v ReserveRequest
-		require.True(t, decodeFast([]byte(good[name]), &v, ""))
+		require.True(t, decodeFast([]byte(good[name]), &v, fields{}))
 	}
 }
 
