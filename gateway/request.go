@@ -13,7 +13,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
-	"flashgate/ledger")
+	"flashgate/ledger"
+)
 
 // request is one call on its way through a handler. What comes out of its methods is copied, and
 // may outlive it.
