@@ -114,6 +114,8 @@ type Reconcile struct {
 	RecoveryGraceMs int64 `json:"recovery_grace_ms" range:"0 to 3600000"`
 	MaxClockStepMs  int64 `json:"max_clock_step_ms" range:"1000 to 3600000"`
 	SliceRecords    int64 `json:"slice_records" range:"1 to 10000"`
+	// VerifyEverySeconds is 0 for never.
+	VerifyEverySeconds int64 `json:"verify_every_seconds" range:"0 to 86400"`
 }
 
 // Sweep sets the pace of giving back holds that are past their deadline.
@@ -151,7 +153,7 @@ func Default() Config {
 		},
 		Reconcile: Reconcile{
 			Enabled: true, BatchMax: 1000, IdleMs: 20, TailEvents: 1000, RecoveryGraceMs: 30_000,
-			MaxClockStepMs: 30_000, SliceRecords: 500,
+			MaxClockStepMs: 30_000, SliceRecords: 500, VerifyEverySeconds: 300,
 		},
 		Sweep:           Sweep{Enabled: true, IntervalMs: 100, BatchMax: 128},
 		StreamMaxEvents: 1_000_000,

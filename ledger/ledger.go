@@ -112,6 +112,9 @@ type Ledger interface {
 	Reservation(ctx context.Context, saleID, id string) (sale.Reservation, error)
 	// Stock reads the projection of a sale's levels.
 	Stock(ctx context.Context, saleID string) (map[sale.Place]sale.Level, error)
+	// Projections reads a shard's levels and up to limit of its reservations with an id above after,
+	// all at one moment.
+	Projections(ctx context.Context, shard Shard, after string, limit int) (Projections, error)
 
 	// CreateKey stores a key with its audit entry, or answers ErrExists. A zero CreatedAt is now.
 	CreateKey(ctx context.Context, k Key, actor string) error

@@ -13,5 +13,9 @@
 //	apply.go       versions of a sale on their way into the shard
 //	rebuild.go     close, drain the rest, fold, begin an epoch, write it, open
 //	sweep.go       gives back what is due
+//	verify.go      compares Redis with the fold of the ledger, slice by slice, while traffic runs
+//	chain.go       the ledger's side of it: the fold, its hashes, versions and projections
+//	report.go      what a verification found, and what to do about it
+//	schedule.go    verifies every shard now and then
 //	metrics.go     what an operator sees
 package reconciler

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -112,6 +113,19 @@ func (m *memory) Marks(_ context.Context, id ledger.Shard, seqs []int64) (map[in
 		}
 	}
 	return marks, m.away
+}
+
+func (m *memory) Projections(_ context.Context, id ledger.Shard, after string, limit int) (ledger.Projections, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.shard(id)
+	p := ledger.Projections{Head: s.head, Stock: maps.Clone(s.books.Stock)}
+	for _, key := range slices.Sorted(maps.Keys(s.books.Reservations)) {
+		if key > after && len(p.Reservations) < limit {
+			p.Reservations = append(p.Reservations, *s.books.Reservations[key])
+		}
+	}
+	return p, m.away
 }
 
 func (m *memory) Begin(ctx context.Context, id ledger.Shard) (ledger.Tx, error) {

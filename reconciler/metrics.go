@@ -10,9 +10,11 @@ import (
 
 type metrics struct {
 	lagEvents, lagSeconds, state, frozen *prometheus.GaugeVec
+	differences, oversells, verifiedAt   *prometheus.GaugeVec
 	drained, swept, setAside             prometheus.Counter
 	rebuilds, versions, errors           *prometheus.CounterVec
 	batchSeconds, rebuildSeconds         prometheus.Histogram
+	verifySeconds                        prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -31,12 +33,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lagSeconds: gauge("lag_seconds", "Age of the oldest event that the ledger does not have yet.", "sale", "shard"),
 		state:      gauge("state", "1 for the state that a shard is in.", "sale", "shard", "state"),
 		frozen:     gauge("frozen", "1 while a shard waits for an operator, by reason.", "sale", "shard", "reason"),
-		drained:    counter("drained_total", "Events committed to the ledger."),
-		swept:      counter("swept_total", "Holds given back because their deadline was over."),
-		setAside:   counter("set_aside_total", "Events of lost forks that were kept for inspection."),
-		rebuilds:   counters("rebuilds_total", "Rebuilds begun, by reason.", "reason"),
-		versions:   counters("versions_total", "Versions of sales brought to a shard, by outcome.", "outcome"),
-		errors:     counters("errors_total", "Failures, by the step that failed.", "step"),
+		differences: gauge("verify_differences",
+			"Differences between Redis and the ledger that the last verification found.", "sale", "shard"),
+		oversells: gauge("verify_oversell_incidents",
+			"Places that the last verification found with more sold, held and withheld than there is.",
+			"sale", "shard"),
+		verifiedAt: gauge("verify_good_timestamp_seconds",
+			"When a verification last found everything compared and nothing different, in Unix time.",
+			"sale", "shard"),
+		drained:  counter("drained_total", "Events committed to the ledger."),
+		swept:    counter("swept_total", "Holds given back because their deadline was over."),
+		setAside: counter("set_aside_total", "Events of lost forks that were kept for inspection."),
+		rebuilds: counters("rebuilds_total", "Rebuilds begun, by reason.", "reason"),
+		versions: counters("versions_total", "Versions of sales brought to a shard, by outcome.", "outcome"),
+		errors:   counters("errors_total", "Failures, by the step that failed.", "step"),
 		batchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: name("batch_seconds"), Help: "Time to append and commit one batch.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -46,8 +56,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
 		}),
 	}
+	m.verifySeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name("verify_seconds"), Help: "Time of one verification of a shard.",
+		Buckets: prometheus.ExponentialBuckets(0.01, 2, 16),
+	})
 	reg.MustRegister(m.lagEvents, m.lagSeconds, m.state, m.frozen, m.drained, m.swept, m.setAside,
-		m.rebuilds, m.versions, m.errors, m.batchSeconds, m.rebuildSeconds)
+		m.rebuilds, m.versions, m.errors, m.batchSeconds, m.rebuildSeconds,
+		m.differences, m.oversells, m.verifiedAt, m.verifySeconds)
 	return m
 }
 

@@ -1,6 +1,10 @@
 package reconciler
 
-import "time"
+import (
+	"time"
+
+	"flashgate/lua"
+)
 
 // Options say what a reconciler does, and bound it. Zero values take the defaults.
 type Options struct {
@@ -50,6 +54,20 @@ type Options struct {
 	// DropMs bounds the removal of what is left of a past epoch; default 60,000.
 	DropMs int64
 
+	// VerifyEveryMs is how often each shard is verified by one of all reconcilers; 0 is never, and the
+	// default.
+	VerifyEveryMs int64
+	// VerifySlice bounds the rows of one cut; default 500, most lua.MaxCut.
+	VerifySlice int
+	// VerifyWaitMs bounds the wait of a verification for the ledger; default 10,000. VerifyPollMs is
+	// how often it looks; default 5.
+	VerifyWaitMs, VerifyPollMs int64
+	// VerifyTimeoutMs bounds one verification in the background; default 600,000.
+	VerifyTimeoutMs int64
+	// DifferencesMax bounds the differences that a report names; default 1,000. DifferencesLogged
+	// bounds those that one verification in the background logs; default 20.
+	DifferencesMax, DifferencesLogged int
+
 	// SweepIntervalMs is the pause between two sweeps of a shard; default 250.
 	SweepIntervalMs int64
 	// SweepBatchMax bounds the holds of one call; default and most 256.
@@ -83,6 +101,13 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FrozenMs, 1000)
 	setDefault(&o.ShutdownMs, 10_000)
 	setDefault(&o.DropMs, 60_000)
+	setDefault(&o.VerifySlice, 500)
+	o.VerifySlice = min(o.VerifySlice, lua.MaxCut)
+	setDefault(&o.VerifyWaitMs, 10_000)
+	setDefault(&o.VerifyPollMs, 5)
+	setDefault(&o.VerifyTimeoutMs, 600_000)
+	setDefault(&o.DifferencesMax, 1000)
+	setDefault(&o.DifferencesLogged, 20)
 	setDefault(&o.SweepIntervalMs, 250)
 	setDefault(&o.SweepBatchMax, 256)
 	setDefault(&o.SweepRoundMs, 50)

@@ -32,6 +32,9 @@ type shard interface {
 	Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error)
 	Flip(ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64) (sale.Outcome, error)
 	DropEpoch(ctx context.Context, epoch int64) error
+	Cut(ctx context.Context, epoch int64, rows []lua.Row) (lua.Cut, error)
+	Names(ctx context.Context, epoch int64, f func([]lua.Row) error) error
+	ClaimVerify(ctx context.Context, ttl time.Duration) (bool, error)
 }
 
 // Reconciler works on every shard that the ledger knows.
@@ -89,6 +92,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	if r.opts.Drain {
 		r.run.Go(func() { r.findVersions(ctx, work) })
 		r.run.Go(func() { r.dropPast(ctx) })
+	}
+	if r.opts.VerifyEveryMs > 0 {
+		r.run.Go(func() { r.verifyShards(ctx) })
 	}
 	<-ctx.Done()
 	r.run.Wait()

@@ -127,10 +127,15 @@ func (w *worker) learnHead(ctx context.Context) error {
 
 // look sees Redis after a head.
 func (w *worker) look(ctx context.Context, head ledger.Head) (sight, error) {
+	return lookAfter(ctx, w.sh, w.id, head, w.r.opts.BatchMax)
+}
+
+// lookAfter sees a shard of Redis after a head, and at most so many of its events.
+func lookAfter(ctx context.Context, sh shard, id ledger.Shard, head ledger.Head, limit int) (sight, error) {
 	var s sight
 	var err error
 	for epoch := head.Epoch; ; epoch = s.Epoch {
-		if s.Look, err = w.sh.Look(ctx, epoch, head.Seq, w.r.opts.BatchMax); err != nil {
+		if s.Look, err = sh.Look(ctx, epoch, head.Seq, limit); err != nil {
 			return s, step("look", err)
 		}
 		// An empty ledger takes a chain from its beginning, in whatever epoch it is.
@@ -138,7 +143,7 @@ func (w *worker) look(ctx context.Context, head ledger.Head) (sight, error) {
 			break
 		}
 	}
-	s.events, s.poison = read(w.id, s.Events)
+	s.events, s.poison = read(id, s.Events)
 	return s, nil
 }
 

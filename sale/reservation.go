@@ -1,6 +1,7 @@
 package sale
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -86,6 +87,9 @@ func ParseReservation(id, packed string) (Reservation, error) {
 	return r, nil
 }
 
+// ErrOversold is wrapped by every error about stock that does not add up: promise 1 is broken.
+var ErrOversold = errors.New("stock does not add up")
+
 // Level is the stock of one SKU at one location, in units:
 // on_hand = available + safety + held + sold, each term >= 0.
 type Level struct {
@@ -98,7 +102,7 @@ func (l Level) Available() int64 { return l.OnHand - l.Safety - l.Held - l.Sold 
 // Check returns an error when promise 1 does not hold.
 func (l Level) Check() error {
 	if l.OnHand < 0 || l.Safety < 0 || l.Held < 0 || l.Sold < 0 || l.Available() < 0 {
-		return fmt.Errorf("stock does not add up: on_hand %d, safety %d, held %d, sold %d",
+		return fmt.Errorf("%w: on_hand %d, safety %d, held %d, sold %d", ErrOversold,
 			l.OnHand, l.Safety, l.Held, l.Sold)
 	}
 	return nil

@@ -26,6 +26,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitUndone = 2
 )
 
 // cli are the commands.
@@ -118,6 +119,7 @@ func commandOf(err error) string {
 
 func exitCode(c console, err error) int {
 	var usage usageError
+	var undone undoneError
 	switch {
 	case err == nil:
 		return exitOK
@@ -126,11 +128,20 @@ func exitCode(c console, err error) int {
 	case errors.As(err, &usage):
 		fmt.Fprintln(c.err, "flashgate: "+err.Error())
 		return exitUsage
+	case errors.As(err, &undone):
+		fmt.Fprintln(c.err, "flashgate: "+err.Error())
+		return exitUndone
 	default:
 		fmt.Fprintln(c.err, "flashgate: "+err.Error())
 		return exitFailed
 	}
 }
+
+// undoneError is a question that could not be answered, of a command whose failure is an answer.
+type undoneError struct{ err error }
+
+func (e undoneError) Error() string { return e.err.Error() }
+func (e undoneError) Unwrap() error { return e.err }
 
 // errSaid fails a command that has already said why.
 var errSaid = errors.New("failed")

@@ -4,7 +4,10 @@ import (
 	"context"
 )
 
-type reconcileCmd struct{ serverFlags }
+type reconcileCmd struct {
+	Start  reconcileStartCmd  `cmd:"" name:"run" default:"withargs" help:"Run the reconciler alone (the default)."`
+	Verify reconcileVerifyCmd `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
+}
 
 // Help shows an example.
 func (reconcileCmd) Help() string {
@@ -15,8 +18,13 @@ Example:
   flashgate reconcile --redis redis://127.0.0.1:6379 --ledger postgres://flashgate@127.0.0.1/flashgate`
 }
 
+type reconcileStartCmd struct{ serverFlags }
+
+// Help shows an example.
+func (reconcileStartCmd) Help() string { return reconcileCmd{}.Help() }
+
 // Run reconciles until a signal.
-func (r reconcileCmd) Run(ctx context.Context, c console) error {
+func (r reconcileStartCmd) Run(ctx context.Context, c console) error {
 	cfg, err := r.load(c)
 	if err != nil {
 		return err

@@ -149,6 +149,7 @@ func (s *stack) reconcilerOptions() reconciler.Options {
 		Drain: r.Enabled, Sweep: s.cfg.Sweep.Enabled,
 		BatchMax: int(r.BatchMax), IdleMs: r.IdleMs, TailEvents: r.TailEvents, RecoveryGraceMs: r.RecoveryGraceMs,
 		MaxClockStepMs: r.MaxClockStepMs, SliceRecords: int(r.SliceRecords), RecordMs: s.cfg.RecordSeconds * 1000,
+		VerifyEveryMs:   r.VerifyEverySeconds * 1000,
 		SweepIntervalMs: s.cfg.Sweep.IntervalMs, SweepBatchMax: int(s.cfg.Sweep.BatchMax),
 	}
 }

@@ -1,0 +1,47 @@
+-- cut.lua: reads the head of a shard and any rows of its data, all at one moment; changes nothing
+-- and, like look.lua, works on a shard that is closed. The rows are those that build.lua writes, and
+-- the settings of the sale.
+--
+-- Joins: shard
+-- KEYS: SALE (read), STOCK (read), CUSTOMERS (read), DEADLINES (read), RECORD (read),
+--       ADJUSTMENT (read); of the epoch that is asked for
+-- ARGV: 5 and on  kind and name in turn
+--         setting     field of SALE
+--         stock       SKU
+--         customer    customer
+--         record      reservation id
+--         deadline    reservation id
+--         adjustment  adjustment id
+-- Replies: DONE, then mark, last_ms, door, building, then two fields a row: the value ('' without),
+--   and for record and adjustment the ms to live: -1 for ever, -2 without
+--   and without: MISSING
+local FIRST = 5
+local now = whole(redis_time_ms())
+local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door', 'building')
+if not field[1] then
+  return {'MISSING', '0', '0', now, ''}
+end
+local reply = {'DONE', field[1], field[2], now, ''}
+for i = 3, 6 do
+  reply[i + 3] = field[i] or ''
+end
+for i = FIRST, #ARGV, 2 do
+  local kind, name = ARGV[i], ARGV[i + 1]
+  local value, left
+  if kind == 'setting' then
+    value = redis.call('HGET', SALE, name)
+  elseif kind == 'stock' then
+    value = redis.call('HGET', STOCK, name)
+  elseif kind == 'customer' then
+    value = redis.call('HGET', CUSTOMERS, name)
+  elseif kind == 'deadline' then
+    value = redis.call('ZSCORE', DEADLINES, name)
+  else
+    local key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
+    value = redis.call('GET', key)
+    left = whole(redis.call('PTTL', key))
+  end
+  reply[#reply + 1] = value or ''
+  reply[#reply + 1] = left or ''
+end
+return reply
