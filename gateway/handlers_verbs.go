@@ -31,7 +31,7 @@ func (g *Gateway) release(r *request) error {
 	}
 	keep := sale.NormalizeLines(body.kept())
 	a, err := g.verb(r, "release", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Release(ctx, body.ReservationID, keep, r.who.actor())
+		return s.Release(ctx, body.ReservationID, keep, r.who.actor(), "")
 	})
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (g *Gateway) extend(r *request) error {
 		return err
 	}
 	a, err := g.verb(r, "extend", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Extend(ctx, body.ReservationID, body.Extension, r.who.actor())
+		return s.Extend(ctx, body.ReservationID, body.Extension, r.who.actor(), "")
 	})
 	if err != nil {
 		return err

@@ -285,6 +285,7 @@ var outcomes = map[sale.Outcome]struct {
 	sale.UnknownSKU:      {0, codeUnknownSKU},
 	sale.UnknownLocation: {0, codeUnknownLocation},
 	sale.CapExceeded:     {0, codeCapExceeded},
+	sale.RateLimited:     {0, codeRateLimited},
 	sale.Insufficient:    {0, codeInsufficientStock},
 	sale.Again:           {0, codeOverloaded},
 	sale.Overloaded:      {0, codeOverloaded},

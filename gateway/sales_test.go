@@ -51,11 +51,13 @@ func TestPutSale(t *testing.T) {
 		require.Equal(t, []string{"/opens_at", "/items/0/stock"}, pointers(doc))
 	})
 	t.Run("not built", func(t *testing.T) {
-		doc := put("limits", saleJSON("limits", func(c *sale.Config) {
-			c.Limits = &sale.Limits{IP: &sale.Limit{Rate: 1, PerSeconds: 1, Burst: 1}}
-			c.Queue = &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true, Max: 5, OfferSeconds: 60}}
+		doc := put("unbuilt", saleJSON("unbuilt", func(c *sale.Config) {
+			c.Queue = &sale.Queue{
+				WaitingRoom: &sale.WaitingRoom{Enabled: true, AdmitPerSecond: 5, AdmissionSeconds: 60},
+				Waitlist:    &sale.Waitlist{Enabled: true, Max: 5, OfferSeconds: 60},
+			}
 		})).problem(t, codeInvalidRequest)
-		require.Equal(t, []string{"/limits/ip", "/queue/waitlist/enabled"}, pointers(doc))
+		require.Equal(t, []string{"/queue/waiting_room/enabled", "/queue/waitlist/enabled"}, pointers(doc))
 	})
 	t.Run("another id in the path", func(t *testing.T) {
 		doc := put("other", body).problem(t, codeInvalidRequest)

@@ -39,12 +39,8 @@ func (s *Shard) Apply(ctx context.Context, base *sale.Version, v sale.Version) (
 	if len(change.Locked) > 0 {
 		locked = 1
 	}
-	c := &v.Config
-	args := []any{
-		from, v.Version, string(v.Lifecycle), int64(c.OpensAt), int64(c.ClosesAt),
-		c.HoldSeconds * 1000, c.MaxExtensions, c.Caps.PerCustomer, c.Caps.PerOrder,
-		string(c.Allocation), locked, v.Actor, string(data),
-	}
+	fields := settings(v.Version, v.Lifecycle, &v.Config)
+	args := append([]any{from, locked, v.Actor, string(data), len(fields)}, fields...)
 	for _, item := range change.Items {
 		var levels strings.Builder
 		for i, l := range item.Levels {
@@ -65,12 +61,16 @@ func (s *Shard) Apply(ctx context.Context, base *sale.Version, v sale.Version) (
 	return ApplyAnswer{Outcome: h.Outcome, Detail: at(rest, 0), Head: h}, nil
 }
 
-// settings are the fields of the sale hash that flip.lua writes, as apply.lua does.
+// settings are the fields of the sale hash that apply.lua and flip.lua write, each with its value.
 func settings(version int64, l sale.Lifecycle, c *sale.Config) []any {
+	reserve, reads := c.Limits.Rules(sale.LimitReserve), c.Limits.Rules(sale.LimitReads)
+	settle := c.Limits.Rules(sale.LimitSettle)
 	return []any{
 		"version", version, "state", string(l), "opens_ms", int64(c.OpensAt),
 		"closes_ms", int64(c.ClosesAt), "hold_ms", c.HoldSeconds * 1000,
 		"max_extensions", c.MaxExtensions, "cap_customer", c.Caps.PerCustomer,
 		"cap_order", c.Caps.PerOrder, "allocation", string(c.Allocation),
+		"limits", reserve.Pack(), "limits_reads", reads.Pack(), "limits_settle", settle.Pack(),
+		"limits_ms", c.Limits.WindowMs(), "tiers", c.Caps.PackTiers(), "groups", c.PackGroups(),
 	}
 }

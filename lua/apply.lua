@@ -4,19 +4,25 @@
 --
 -- Joins: shard, event, units
 -- KEYS: SALE (read, write), STOCK (read, write), EVENTS (write)
--- ARGV: 5 base            version that this one follows; '' creates the shard in EPOCH
---       6 version
---       7 state           live, paused or closed
---       8 opens_ms
---       9 closes_ms
---       10 hold_ms
---       11 max_extensions
---       12 cap_customer   units per customer in the sale; 0 is none
---       13 cap_order      units per order; 0 is none
---       14 allocation     priority or most_stock
---       15 locked         1 when it changes what may not change once the sale has opened
---       16 actor          who made the version, for the ledger
---       17 data           JSON for the ledger: the version and its config
+-- ARGV: 5 base      version that this one follows; '' creates the shard in EPOCH
+--       6 locked    1 when it changes what may not change once the sale has opened
+--       7 actor     who made the version, for the ledger
+--       8 data      JSON for the ledger: the version and its config
+--       9 settings  values that follow: field of SALE and value in turn, of all these
+--         version
+--         state           live, paused or closed
+--         opens_ms
+--         closes_ms
+--         hold_ms
+--         max_extensions
+--         cap_customer    units per customer in the sale; 0 is none
+--         cap_order       units per order; 0 is none
+--         allocation      priority or most_stock
+--         limits, limits_reads, limits_settle
+--                         rules of the groups of routes (limits.lua); '' is none
+--         limits_ms       the longest window of all these rules
+--         tiers           ";<tier>=<units per customer>,<units per order>;..."; 0 is the sale's
+--         groups          "<name>=<units per customer>:,<SKU>,<SKU>,;..."
 --       then 4 values an item:
 --         sku
 --         cap      units per customer; 0 is none; '' removes the item
@@ -28,8 +34,9 @@
 --   FIELD_LOCKED         the sale has opened
 --   STOCK                a level would be below what is held, sold and withheld; with the place
 --   MISSING RECOVERING
-local base, version, locked, actor, data = ARGV[5], ARGV[6], ARGV[15] == '1', ARGV[16], ARGV[17]
-local FIRST, STRIDE = 18, 4
+local base, locked, actor, data = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8]
+local SETTINGS, STRIDE = 10, 4
+local FIRST = SETTINGS + tonumber(ARGV[9])
 
 local shard, closed = open_shard()
 -- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
@@ -89,10 +96,8 @@ call_in_chunks('HSET', STOCK, set)
 call_in_chunks('HDEL', STOCK, removed)
 if shard.fresh then
   redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
-  redis.call('HDEL', SALE, 'building', 'door_reason')
+  redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at')
 end
-redis.call('HSET', SALE, 'version', version, 'state', ARGV[7], 'opens_ms', ARGV[8],
-  'closes_ms', ARGV[9], 'hold_ms', ARGV[10], 'max_extensions', ARGV[11], 'cap_customer', ARGV[12],
-  'cap_order', ARGV[13], 'allocation', ARGV[14])
+redis.call('HSET', SALE, unpack(ARGV, SETTINGS, FIRST - 1))
 save_head(shard)
 return reply('APPLIED', shard.mark)

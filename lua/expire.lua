@@ -1,14 +1,14 @@
 -- expire.lua: gives back holds past their deadline, oldest first, a bounded number a call, and
--- notes that the shard is alive.
+-- notes that the shard is alive. Clears away the limits of a sale that nobody attempts any more.
 --
--- Joins: shard, event, record, units
+-- Joins: shard, event, record, units, limits
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write)
+--       EVENTS (write), RECORD (read, write), LIMITS (write)
 -- ARGV: 5 limit     holds at most
 --       6 alive_ms  write the time when it was not written for so long
 -- Replies: DONE, then holds given back and 1 when more are due (else 0)
 --   and without: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('limits_ms', 'limits_at')
 if not shard then
   return closed
 end
@@ -38,6 +38,8 @@ elseif shard.now - shard.last >= alive then
   pass_full_memory()
   save_head(shard)
 end
+
+drop_idle_limits(shard)
 
 local first = next_deadline(DEADLINES)
 local reply = head(shard, 'DONE', first and whole(first))

@@ -5,22 +5,24 @@
 -- ARGV: 5 id         reservation
 --       6 extension  its number, from 1; a number given before is a replay
 --       7 actor      who extends, for the ledger
+--       8 owner      customer whose reservation it must be; '' is anyone's
 -- Replies, each with the record ('' when there is none):
 --   EXTENDED             the deadline moved
 --   REPLAY               this extension was made before
 --   EXTENSION_LIMIT      above max_extensions
 --   EXTENSION_GAP        not the number after the last
 --   NOT_OPEN PAUSED ENDED
---   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED UNKNOWN_RESERVATION
+--   UNKNOWN_RESERVATION  there is none, or it is another customer's; without record
+--   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
 local shard, closed = open_shard()
 if not shard then
   return closed
 end
 
-local id, extension, actor = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local id, extension, actor, owner = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local record = parse_record(redis.call('GET', RECORD .. id))
-if not record then
+if not record or not owned_by(record, owner) then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end
 local outcome = finished_outcome(record, shard.now)

@@ -19,5 +19,5 @@ end
 redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'seq', seq, 'mark', mark,
   'last_ms', whole(now), 'watermark', seq, 'door', 'open')
 redis.call('HSET', SALE, unpack(ARGV, FIRST))
-redis.call('HDEL', SALE, 'building', 'door_reason')
+redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at')
 return {'DONE', EPOCH, seq, whole(now), ''}

@@ -34,7 +34,7 @@ func TestReplyLost(t *testing.T) {
 			}
 			return answers[0], nil
 		}},
-		{"extend", func() (lua.Answer, error) { return shard.Extend(e.Ctx, "unheard-of", 1, "test") }},
+		{"extend", func() (lua.Answer, error) { return shard.Extend(e.Ctx, "unheard-of", 1, "test", "") }},
 		{"confirm", func() (lua.Answer, error) { return shard.Confirm(e.Ctx, "unheard-of", "order-1", "test") }},
 		{"cancel", func() (lua.Answer, error) { return shard.Cancel(e.Ctx, "unheard-of", true, "why", "test") }},
 	}

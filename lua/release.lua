@@ -6,21 +6,23 @@
 -- ARGV: 5 id     reservation
 --       6 keep   packed lines that stay held; '' gives everything back
 --       7 actor  who releases, for the ledger
+--       8 owner  customer whose reservation it must be; '' is anyone's
 -- Replies, each with the record ('' when there is none):
 --   RELEASED             all given back
 --   REDUCED              all but keep given back
 --   REPLAY               it was released before, or holds just what keep says
 --   KEEP_INVALID         keep names more than is held
---   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED UNKNOWN_RESERVATION
+--   UNKNOWN_RESERVATION  there is none, or it is another customer's; without record
+--   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
 local shard, closed = open_shard()
 if not shard then
   return closed
 end
 
-local id, keep, actor = ARGV[5], ARGV[6], ARGV[7]
+local id, keep, actor, owner = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local record = parse_record(redis.call('GET', RECORD .. id))
-if not record then
+if not record or not owned_by(record, owner) then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end
 local finished = finished_outcome(record, shard.now)

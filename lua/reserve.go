@@ -52,27 +52,6 @@ type Shortage struct {
 	Available int64
 }
 
-// LimitBreach is the limit that refused a request: of several, the one that lasts longest.
-type LimitBreach struct {
-	Dimension int // of sale.Dimensions
-	// RetryUs is when the request would pass, in microseconds from now; 0 is never, because it costs
-	// more than the burst.
-	RetryUs int64
-}
-
-// LimitState is where a request stands in the limits after it was judged. Without limits, and for
-// what was answered before they were asked, Arrivals is "".
-type LimitState struct {
-	// Rules are those that the script judged by, as sale.Rules.Pack writes them.
-	Rules string
-	// NowUs is the time of Redis in microseconds, which unlike Head.NowMs may step back.
-	NowUs int64
-	// Arrivals is a value a rule, in the order of Rules, joined by spaces: the theoretical arrival
-	// time of the next attempt in microseconds, with a ! before it where a shadow rule would have
-	// refused, or - where the request does not name the dimension.
-	Arrivals string
-}
-
 // CapBreach names the cap that a request would exceed, in units.
 type CapBreach struct {
 	Scope     string // sku, group, sale or order
@@ -92,31 +71,21 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	if len(batch) == 0 || len(batch) > MaxBatch {
 		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
 	}
-	args := make([]any, 0, 1+5*len(batch))
+	args := make([]any, 0, 1+6*len(batch))
 	args = append(args, s.store.opts.StreamMaxEvents)
 	for i := range batch {
 		r := &batch[i]
-		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor)
+		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor, r.from())
 	}
-	h, rest, err := s.call(ctx, reserveScript, args...)
-	if err != nil {
-		return nil, err
+	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
+}
+
+// from is what limits and tiers ask of a request beside its customer: "" when there is nothing.
+func (r *ReserveRequest) from() string {
+	if r.IP == "" && r.Device == "" && r.Tier == "" {
+		return ""
 	}
-	answers := make([]Answer, len(batch))
-	if h.Outcome != sale.Done {
-		for i := range answers {
-			answers[i] = Answer{Outcome: h.Outcome, Head: h}
-		}
-		return answers, nil
-	}
-	for i := range answers {
-		a := &answers[i]
-		a.Head, a.Outcome = h, sale.Outcome(at(rest, 2*i))
-		if err := a.read(batch[i].ID, at(rest, 2*i+1)); err != nil {
-			return nil, fmt.Errorf("reserve: %w: %w", ErrScript, err)
-		}
-	}
-	return answers, nil
+	return r.IP + "\n" + r.Device + "\n" + r.Tier
 }
 
 // read fills an answer from the detail of its outcome.
@@ -133,6 +102,8 @@ func (a *Answer) read(id, detail string) (err error) {
 		return nil
 	case sale.CapExceeded:
 		return a.readCap(detail)
+	case sale.RateLimited:
+		return a.readLimit(detail)
 	case sale.Insufficient:
 		return a.readShortages(detail)
 	case "":
@@ -150,6 +121,9 @@ func (a *Answer) readCap(detail string) error {
 		return fmt.Errorf("cap: %d fields", len(f))
 	}
 	a.Cap = CapBreach{Scope: f[0], SKU: f[1]}
+	if f[0] == "group" {
+		a.Cap.SKU, a.Cap.Group = "", f[1]
+	}
 	for i, to := range []*int64{&a.Cap.Cap, &a.Cap.InUse, &a.Cap.Requested} {
 		v, err := strconv.ParseInt(f[2+i], 10, 64)
 		if err != nil {

@@ -85,5 +85,5 @@ func (s *script) run(ctx context.Context, rdb redis.Scripter, keys []string, arg
 var scripts = []*script{
 	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
 	availabilityScript, adjustScript, applyScript, expireScript, lookScript, closeScript, buildScript,
-	flipScript, trimScript, cutScript,
+	flipScript, trimScript, cutScript, limitScript, onceScript,
 }

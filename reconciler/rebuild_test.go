@@ -30,7 +30,7 @@ func TestEmptiedRedis(t *testing.T) {
 		capped := r.reserve("cap", "capped", "AIR/berlin=3")
 		require.Equal(t, sale.Held, capped.Outcome)
 		require.Equal(t, sale.Confirmed, r.confirm(sold).Outcome)
-		_, err := r.gate.Release(r.ctx, gone, nil, "test")
+		_, err := r.gate.Release(r.ctx, gone, nil, "test", "")
 		require.NoError(t, err)
 		_, err = r.gate.Adjust(r.ctx, lua.AdjustRequest{
 			ID: "count-1", Fingerprint: "fp", Place: sale.Place{SKU: "BAG", Location: "main"},

@@ -285,7 +285,7 @@ func TestSequence6RecordExpiredAndIDReused(t *testing.T) {
 	r.created()
 	for range 2 {
 		require.Equal(t, sale.Held, r.reserve("again", "c", "AIR/berlin=1").Outcome)
-		_, err := r.gate.Release(r.ctx, "again", nil, "test")
+		_, err := r.gate.Release(r.ctx, "again", nil, "test", "")
 		require.NoError(t, err)
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -264,11 +264,11 @@ func (r *rig) traffic(n int) {
 		case 0, 1, 2, 3:
 			_, err = r.gate.Confirm(r.ctx, id, "order-"+id, "test")
 		case 4, 5:
-			_, err = r.gate.Release(r.ctx, id, nil, "test")
+			_, err = r.gate.Release(r.ctx, id, nil, "test", "")
 		case 6:
-			_, err = r.gate.Release(r.ctx, id, []sale.Line{{SKU: "AIR", Location: "leipzig", Qty: 1}}, "test")
+			_, err = r.gate.Release(r.ctx, id, []sale.Line{{SKU: "AIR", Location: "leipzig", Qty: 1}}, "test", "")
 		case 7:
-			_, err = r.gate.Extend(r.ctx, id, int64(1+r.rng.IntN(3)), "test")
+			_, err = r.gate.Extend(r.ctx, id, int64(1+r.rng.IntN(3)), "test", "")
 		case 8:
 			_, err = r.gate.Cancel(r.ctx, id, r.rng.IntN(2) == 0, "changed mind", "test")
 		default:

@@ -89,6 +89,21 @@ func (l *Limit) IntervalUs() int64 { return (l.PerSeconds*1_000_000 + l.Rate - 1
 // WindowUs is the time in which a spent burst comes back, in microseconds.
 func (l *Limit) WindowUs() int64 { return l.Burst * l.IntervalUs() }
 
+// WindowMs is the longest window of all rules that are on, of all groups, in milliseconds, rounded
+// up; 0 when none is on.
+func (l *Limits) WindowMs() int64 {
+	var longest int64
+	for _, g := range LimitGroups {
+		rules := l.Rules(g)
+		for _, rule := range rules.List() {
+			if !rule.off() {
+				longest = max(longest, (rule.WindowUs()+999)/1000)
+			}
+		}
+	}
+	return longest
+}
+
 // off tells whether the rule does nothing.
 func (l *Limit) off() bool { return l == nil || l.Mode == LimitOff }
 

@@ -55,6 +55,6 @@ var Outcomes = []Outcome{
 	Held, Replay, Confirmed, Released, Reduced, Extended, Cancelled, Adjusted, Applied, Found, Done,
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
-	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, Insufficient, Again,
-	Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
+	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
+	Insufficient, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
 }

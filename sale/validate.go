@@ -310,13 +310,6 @@ func (c *Config) validateQueue(v *checker) {
 // NotBuilt names what a valid config switches on that this version cannot do yet.
 func (c *Config) NotBuilt() []FieldError {
 	var v checker
-	for _, g := range LimitGroups {
-		rules := c.Limits.Rules(g)
-		for i, rule := range rules.List() {
-			v.require(rule.off(), "/limits/"+Dimensions[i],
-				"rate limits are not enforced by this version: leave the rule out, or set mode: off")
-		}
-	}
 	v.require(c.Challenge == nil || c.Challenge.Mode == "" || c.Challenge.Mode == ChallengeOff, "/challenge/mode",
 		"this version asks no challenges: set mode: off")
 	if q := c.Queue; q != nil {

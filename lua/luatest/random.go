@@ -155,15 +155,15 @@ func (r *randomRun) resolve(verb string) string {
 		got, err = r.Shard.Confirm(r.Ctx, id, order, "test")
 	case "release":
 		want = r.model.Release(id, nil)
-		got, err = r.Shard.Release(r.Ctx, id, nil, "test")
+		got, err = r.Shard.Release(r.Ctx, id, nil, "test", "")
 	case "keep":
 		keep := r.keep(id)
 		want = r.model.Release(id, keep)
-		got, err = r.Shard.Release(r.Ctx, id, keep, "test")
+		got, err = r.Shard.Release(r.Ctx, id, keep, "test", "")
 	case "extend":
 		n := int64(1 + r.rng.IntN(2))
 		want = r.model.Extend(id, n)
-		got, err = r.Shard.Extend(r.Ctx, id, n, "test")
+		got, err = r.Shard.Extend(r.Ctx, id, n, "test", "")
 	case "cancel":
 		restock := r.rng.IntN(2) == 0
 		want = r.model.Cancel(id, restock)

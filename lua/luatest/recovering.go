@@ -165,7 +165,7 @@ func rebuilt(t *testing.T, rdb redis.UniversalClient) {
 	held, confirmed, released := e.MustHold("c-1", "AIR-42/=2"), e.MustHold("c-2", "BAG/=2"), e.MustHold("c-3", "BAG/=1")
 	_, err := e.Shard.Confirm(e.Ctx, confirmed, "order-1", "test")
 	require.NoError(t, err)
-	_, err = e.Shard.Release(e.Ctx, released, nil, "test")
+	_, err = e.Shard.Release(e.Ctx, released, nil, "test", "")
 	require.NoError(t, err)
 	_, err = e.Shard.Adjust(e.Ctx, lua.AdjustRequest{
 		ID: "a-1", Fingerprint: "f", Place: sale.Place{SKU: "BAG", Location: "main"}, Field: "on_hand", Amount: 5, Actor: "test",

@@ -99,7 +99,7 @@ func capFreed(t *testing.T, rdb redis.UniversalClient) {
 	require.Equal(t, sale.CapExceeded, a.Outcome)
 	require.Equal(t, lua.CapBreach{Scope: "sku", SKU: "BAG", Cap: 1, InUse: 1, Requested: 1}, a.Cap)
 
-	_, err := e.Shard.Release(e.Ctx, "capped-01", nil, "test")
+	_, err := e.Shard.Release(e.Ctx, "capped-01", nil, "test", "")
 	require.NoError(t, err)
 	require.Equal(t, sale.Held, take("capped-02"), "a release frees the cap")
 

@@ -83,10 +83,10 @@ func deadlineToTheMillisecond(t *testing.T, rdb redis.UniversalClient) {
 	a, err = e.Shard.Confirm(e.Ctx, late, "order-2", "test")
 	require.NoError(t, err)
 	require.Equal(t, sale.Expired, a.Outcome)
-	a, err = e.Shard.Release(e.Ctx, released, nil, "test")
+	a, err = e.Shard.Release(e.Ctx, released, nil, "test", "")
 	require.NoError(t, err)
 	require.Equal(t, sale.Expired, a.Outcome)
-	a, err = e.Shard.Extend(e.Ctx, extended, 1, "test")
+	a, err = e.Shard.Extend(e.Ctx, extended, 1, "test", "")
 	require.NoError(t, err)
 	require.Equal(t, sale.Expired, a.Outcome)
 	found, err := e.Shard.Find(e.Ctx, late)
@@ -104,7 +104,7 @@ func race(t *testing.T, rdb redis.UniversalClient) {
 				a, err := e.Shard.Confirm(e.Ctx, id, "order-1", "test")
 				return a.Outcome, err
 			case 1:
-				a, err := e.Shard.Release(e.Ctx, id, nil, "test")
+				a, err := e.Shard.Release(e.Ctx, id, nil, "test", "")
 				return a.Outcome, err
 			default:
 				_, err := e.Shard.Expire(e.Ctx, 10)
@@ -139,7 +139,7 @@ func verbTable(t *testing.T, rdb redis.UniversalClient) {
 		},
 		sale.StateReleased: func() string {
 			id := e.MustHold("c-1", "BAG/=1")
-			_, err := e.Shard.Release(e.Ctx, id, nil, "test")
+			_, err := e.Shard.Release(e.Ctx, id, nil, "test", "")
 			require.NoError(t, err)
 			return id
 		},
@@ -155,8 +155,8 @@ func verbTable(t *testing.T, rdb redis.UniversalClient) {
 	verbs := map[string]func(id string) (lua.Answer, error){
 		"confirm":       func(id string) (lua.Answer, error) { return e.Shard.Confirm(e.Ctx, id, "order-1", "test") },
 		"confirm other": func(id string) (lua.Answer, error) { return e.Shard.Confirm(e.Ctx, id, "order-2", "test") },
-		"release":       func(id string) (lua.Answer, error) { return e.Shard.Release(e.Ctx, id, nil, "test") },
-		"extend":        func(id string) (lua.Answer, error) { return e.Shard.Extend(e.Ctx, id, 1, "test") },
+		"release":       func(id string) (lua.Answer, error) { return e.Shard.Release(e.Ctx, id, nil, "test", "") },
+		"extend":        func(id string) (lua.Answer, error) { return e.Shard.Extend(e.Ctx, id, 1, "test", "") },
 		"cancel":        func(id string) (lua.Answer, error) { return e.Shard.Cancel(e.Ctx, id, true, "why", "test") },
 	}
 	table := map[sale.State]map[string][2]sale.Outcome{ // first call, the same call again
@@ -226,7 +226,7 @@ func releaseKeep(t *testing.T, rdb redis.UniversalClient) {
 	keep := func(packed string) lua.Answer {
 		lines, err := sale.ParseLines(packed)
 		require.NoError(t, err)
-		a, err := e.Shard.Release(e.Ctx, id, lines, "test")
+		a, err := e.Shard.Release(e.Ctx, id, lines, "test", "")
 		require.NoError(t, err)
 		return a
 	}
@@ -263,7 +263,7 @@ func extensions(t *testing.T, rdb redis.UniversalClient) {
 	e := NewEnv(t, rdb, c)
 	id := e.MustHold("c-1", "BAG/=1")
 	extend := func(n int64) lua.Answer {
-		a, err := e.Shard.Extend(e.Ctx, id, n, "test")
+		a, err := e.Shard.Extend(e.Ctx, id, n, "test", "")
 		require.NoError(t, err)
 		return a
 	}

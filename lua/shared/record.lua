@@ -18,6 +18,11 @@ local function parse_record(packed)
   }
 end
 
+-- Whose a reservation is: '' owns all. Another customer is not told that there is one.
+local function owned_by(record, owner)
+  return owner == '' or record.customer == owner
+end
+
 local function pack_record(record)
   return table.concat({
     record.state, record.customer, record.fingerprint, record.lines, record.held_at,

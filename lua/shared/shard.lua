@@ -1,6 +1,6 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- Every script takes the same seven KEYS, all in one slot:
+-- Every script takes the same nine KEYS, all in one slot:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
@@ -8,14 +8,16 @@
 --   EVENTS      fg:{sale:shard}:<epoch>:events       stream  the outbox (event.lua)
 --   RECORD      fg:{sale:shard}:<epoch>:r:           prefix  + reservation id: string (record.lua)
 --   ADJUSTMENT  fg:{sale:shard}:<epoch>:a:           prefix  + adjustment id: string (adjust.lua)
+--   LIMITS      fg:{sale:shard}:<epoch>:l:           prefix  + generation: hash (limits.lua)
+--   ONCE        fg:{sale:shard}:<epoch>:o:           prefix  + id: string (once.lua)
 -- and begins with the same four ARGV:
 --   EPOCH       the epoch in the key names; another than the shard's is answered RECOVERING
 --   MARK_BASE   random text, new for every call; a mark is this and the event's number in the call
 --   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
-local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT, LIMITS, ONCE =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
@@ -25,18 +27,35 @@ local function whole(number)
   return format('%d', number)
 end
 
-local function redis_time_ms()
+local function redis_time_us()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function redis_time_ms()
+  return math.floor(redis_time_us() / 1000)
+end
+
+-- Values that one command is given at most (even, for pairs): unpack fails above some thousands, and
+-- after the first write nothing may fail.
+local CHUNK = 500
+
+-- Calls a command with a list after its key, part by part.
+local function call_in_chunks(command, key, list)
+  for i = 1, #list, CHUNK do
+    redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list)))
+  end
 end
 
 -- Returns the open shard, or nil and the reply that says why there is none. Its time never runs
--- backwards: a clock that stepped back stands still until it has caught up.
-local function open_shard()
-  local now = redis_time_ms()
+-- backwards: a clock that stepped back stands still until it has caught up. The settings that a
+-- script names are in it under their names, '' where the sale has none.
+local function open_shard(...)
+  local now_us = redis_time_us()
+  local now = math.floor(now_us / 1000)
   local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door', 'watermark',
     'version', 'state', 'opens_ms', 'closes_ms', 'hold_ms', 'max_extensions', 'cap_customer',
-    'cap_order', 'allocation')
+    'cap_order', 'allocation', ...)
   if not field[1] then
     return nil, {'MISSING', '0', '0', whole(now), ''}
   end
@@ -45,14 +64,18 @@ local function open_shard()
     return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
   end
   now = math.max(now, last)
-  return {
+  local shard = {
     epoch = field[1], seq = tonumber(field[2]), seq_text = field[2], mark = field[3],
-    now = now, now_text = whole(now), last = last, events = 0,
+    now = now, now_text = whole(now), now_us = now_us, last = last, events = 0,
     watermark = tonumber(field[6]), version = field[7], state = field[8],
     opens = tonumber(field[9]), closes = tonumber(field[10]), hold = tonumber(field[11]),
     max_extensions = tonumber(field[12]), cap_customer = tonumber(field[13]),
     cap_order = tonumber(field[14]), allocation = field[15],
   }
+  for i = 1, select('#', ...) do
+    shard[select(i, ...)] = field[15 + i] or ''
+  end
+  return shard
 end
 
 local function head(shard, outcome, next_deadline)

@@ -9,17 +9,6 @@
 local stock = {}
 local customers = {}
 
--- Values that one command is given at most (even, for pairs): unpack fails above some thousands, and
--- after the first write nothing may fail.
-local CHUNK = 500
-
--- Calls a command with a list after its key, part by part.
-local function call_in_chunks(command, key, list)
-  for i = 1, #list, CHUNK do
-    redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list)))
-  end
-end
-
 local function parse_lines(packed)
   local lines = {}
   for sku, location, qty in string.gmatch(packed, '([^/;]+)/([^=]*)=(%d+)') do

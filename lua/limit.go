@@ -1,0 +1,104 @@
+package lua
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"flashgate/sale"
+)
+
+// LimitCheck is one attempt on a route of a group. What is "" is not counted by.
+type LimitCheck struct {
+	Customer, IP, Device string
+	// Cost is as how many attempts it counts; at least 1.
+	Cost int64
+}
+
+// LimitBreach is the limit that refused a request: of several, the one that lasts longest.
+type LimitBreach struct {
+	Dimension int // of sale.Dimensions
+	// RetryUs is when the request would pass, in microseconds from now; 0 is never, because it costs
+	// more than the burst.
+	RetryUs int64
+}
+
+// LimitState is where a request stands in the limits after it was judged. Without limits, and for
+// what was answered before they were asked or is to be asked again, Arrivals is "".
+type LimitState struct {
+	// Rules are those that the script judged by, as sale.Rules.Pack writes them.
+	Rules string
+	// NowUs is the time of Redis in microseconds, which unlike Head.NowMs may step back; 0 without
+	// rules.
+	NowUs int64
+	// Arrivals is a value a rule, in the order of Rules, joined by spaces: the theoretical arrival
+	// time of the next attempt in microseconds, with a ! before it where a shadow rule would have
+	// refused, or - where the request does not name the dimension.
+	Arrivals string
+}
+
+var limitScript = load("limit")
+
+// Limit judges 1 to MaxBatch attempts on the routes of a group (reads or settle) by its limits, in
+// order, and spends for those that may pass: DONE, LIMITED, RECOVERING or MISSING. Neither the state
+// nor the window of the sale matters. With an error none is judged, and it is unknown whether any
+// was spent; see ErrRefused and ErrScript. A Redis whose memory is full refuses reads.
+func (s *Shard) Limit(ctx context.Context, group sale.LimitGroup, checks []LimitCheck) ([]Answer, error) {
+	if len(checks) == 0 || len(checks) > MaxBatch {
+		return nil, fmt.Errorf("limit: a batch of %d, must be 1 to %d", len(checks), MaxBatch)
+	}
+	if group != sale.LimitReads && group != sale.LimitSettle {
+		return nil, fmt.Errorf("limit: no such group as %q", group)
+	}
+	args := make([]any, 0, 1+4*len(checks))
+	args = append(args, string(group))
+	for i := range checks {
+		c := &checks[i]
+		args = append(args, c.Customer, c.IP, c.Device, max(c.Cost, 1))
+	}
+	return s.judged(ctx, limitScript, args, len(checks), func(int) string { return "" })
+}
+
+// judged runs a script that answers each of n requests with outcome, detail and arrivals, after the
+// rules that it judged by and their time. id names a request.
+func (s *Shard) judged(
+	ctx context.Context, sc *script, args []any, n int, id func(int) string,
+) ([]Answer, error) {
+	h, rest, err := s.call(ctx, sc, args...)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]Answer, n)
+	if h.Outcome != sale.Done {
+		for i := range answers {
+			answers[i] = Answer{Outcome: h.Outcome, Head: h}
+		}
+		return answers, nil
+	}
+	limits := LimitState{Rules: at(rest, 0)}
+	if now := at(rest, 1); now != "" {
+		if limits.NowUs, err = strconv.ParseInt(now, 10, 64); err != nil {
+			return nil, fmt.Errorf("%s: %w: time: %w", sc.name, ErrScript, err)
+		}
+	}
+	for i := range answers {
+		a, from := &answers[i], 2+3*i
+		a.Head, a.Outcome, a.Limits = h, sale.Outcome(at(rest, from)), limits
+		a.Limits.Arrivals = at(rest, from+2)
+		if err := a.read(id(i), at(rest, from+1)); err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", sc.name, ErrScript, err)
+		}
+	}
+	return answers, nil
+}
+
+func (a *Answer) readLimit(detail string) (err error) {
+	dimension, retry, _ := strings.Cut(detail, "\n")
+	if a.Limit.Dimension = slices.Index(sale.Dimensions[:], dimension); a.Limit.Dimension < 0 {
+		return fmt.Errorf("limit: dimension %q", dimension)
+	}
+	a.Limit.RetryUs, err = strconv.ParseInt(retry, 10, 64)
+	return err
+}
