@@ -1,31 +1,29 @@
 //go:build unix
 
-package redistest
+package servers
 
 import (
 	"syscall"
 	"time"
-
-	"flashgate/internal/process"
 )
 
-// life is one life of a server.
-type life struct{ *process.Process }
+// redisLife is one life of a redis-server.
+type redisLife struct{ *Process }
 
 // kill ends the whole group, children that write a snapshot included.
-func (l life) kill() {
+func (l redisLife) kill() {
 	if l.Running() {
 		_ = syscall.Kill(-l.PID(), syscall.SIGKILL)
 		<-l.Ended()
 	}
 }
 
-func (l life) stop() {
+func (l redisLife) stop() {
 	_ = l.Signal(syscall.SIGCONT)
 	_ = l.Signal(syscall.SIGTERM)
 	select {
 	case <-l.Ended():
-	case <-time.After(stopTimeout):
+	case <-time.After(redisStopTimeout):
 		l.kill()
 	}
 }

@@ -1,8 +1,9 @@
 //go:build unix
 
-package pgtest
+package servers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,44 +12,59 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 const (
 	leastMajor = 15
-	prefix     = "flashgate-pgtest-"
+	prefix     = "flashgate-servers-"
 )
 
-var errMissing = errors.New("no PostgreSQL 15 or newer on this machine (initdb and postgres, in PATH or under " +
-	"/usr/lib/postgresql); these tests need a real one.\n" +
-	"Debian and Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17")
+var errNoPostgres = MissingError{
+	"PostgreSQL 15 or newer (initdb and postgres, in PATH or under /usr/lib/postgresql)",
+	"Debian and Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17",
+}
 
-// machine is what this process knows of PostgreSQL: its programs, the user who runs them, the
+// Machine is what this process knows of PostgreSQL: its programs, the user who runs them, the
 // folder of all its servers, and an initialised cluster to copy from, because initdb takes seconds.
-type machine struct {
+type Machine struct {
 	bin      string
 	as       *syscall.Credential // nil: ourselves
 	dir      string
 	lock     *os.File
 	template string
+	count    atomic.Int64
 }
 
-var (
-	here     machine
-	hereErr  error
-	hereOnce sync.Once
-)
-
-func theMachine() (*machine, error) {
-	hereOnce.Do(func() { hereErr = here.prepare() })
-	return &here, hereErr
+// NewMachine finds PostgreSQL and makes a cluster to copy from. MissingError when there is none. It
+// also removes the folders of processes that were killed before they could.
+func NewMachine(ctx context.Context) (*Machine, error) {
+	m := &Machine{}
+	if err := m.prepare(ctx); err != nil {
+		m.Remove()
+		return nil, err
+	}
+	return m, nil
 }
 
-func (m *machine) prepare() error {
+// Dir is the folder of everything that this machine's servers write. Its owner is who runs them.
+func (m *Machine) Dir() string { return m.dir }
+
+// Remove removes the folder. Every server must have ended.
+func (m *Machine) Remove() {
+	if m.dir != "" {
+		_ = os.RemoveAll(m.dir)
+	}
+	if m.lock != nil {
+		_ = m.lock.Close()
+	}
+}
+
+func (m *Machine) prepare(ctx context.Context) error {
 	var err error
-	if m.bin, err = programs(); err != nil {
+	if m.bin, err = programs(ctx); err != nil {
 		return err
 	}
 	if os.Getuid() == 0 {
@@ -72,26 +88,19 @@ func (m *machine) prepare() error {
 		}
 	}
 	m.template = filepath.Join(m.dir, "template")
-	return m.run(filepath.Join(m.bin, "initdb"), "--pgdata", m.template, "--no-sync", "--auth=trust",
+	return m.run(ctx, filepath.Join(m.bin, "initdb"), "--pgdata", m.template, "--no-sync", "--auth=trust",
 		"--encoding=UTF8", "--locale=C", "--username=postgres")
 }
 
 // run runs a program as the user of the servers.
-func (m *machine) run(name string, args ...string) error {
-	cmd := exec.Command(name, args...)
+func (m *Machine) run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = m.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", name, err, out)
 	}
 	return nil
-}
-
-// forget removes the folder of this process.
-func (m *machine) forget() {
-	if m.dir != "" {
-		_ = os.RemoveAll(m.dir)
-	}
 }
 
 // sweep removes the folders of processes that were killed: those that nobody holds the lock of.
@@ -112,7 +121,7 @@ func sweep() {
 }
 
 // programs finds the folder of initdb and postgres, of the highest version there is.
-func programs() (string, error) {
+func programs(ctx context.Context) (string, error) {
 	var dirs []string
 	if path, err := exec.LookPath("initdb"); err == nil {
 		dirs = append(dirs, filepath.Dir(path))
@@ -126,19 +135,19 @@ func programs() (string, error) {
 	}
 	best, highest := "", leastMajor-1
 	for _, dir := range dirs {
-		if n := major(filepath.Join(dir, "postgres")); n > highest {
+		if n := major(ctx, filepath.Join(dir, "postgres")); n > highest {
 			best, highest = dir, n
 		}
 	}
 	if best == "" {
-		return "", errMissing
+		return "", errNoPostgres
 	}
 	return best, nil
 }
 
 // major asks a server program for its major version; 0 when it has none.
-func major(postgres string) int {
-	out, err := exec.Command(postgres, "--version").Output() // postgres (PostgreSQL) 15.18 (Debian ...)
+func major(ctx context.Context, postgres string) int {
+	out, err := exec.CommandContext(ctx, postgres, "--version").Output() // postgres (PostgreSQL) 15.18 (Debian ...)
 	if err != nil {
 		return 0
 	}

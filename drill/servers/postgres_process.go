@@ -1,6 +1,6 @@
 //go:build unix
 
-package pgtest
+package servers
 
 import (
 	"os"
@@ -9,12 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"flashgate/internal/process"
 )
 
 // postmaster is one life of a postmaster.
-type postmaster struct{ *process.Process }
+type postmaster struct{ *Process }
 
 // kill ends the postmaster and all its children with SIGKILL. The children have sessions of their
 // own, so they are looked up while the postmaster is stopped and cannot make more.
@@ -30,7 +28,7 @@ func (p postmaster) kill() {
 	}
 	<-p.Ended()
 	// The next postmaster refuses to start while a child of the last one is still there.
-	for deadline := time.Now().Add(stopTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(postgresStopTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if !alive(family) {
 			return
 		}
@@ -55,7 +53,7 @@ func (p postmaster) stop() {
 	_ = p.Signal(syscall.SIGINT)
 	select {
 	case <-p.Ended():
-	case <-time.After(stopTimeout):
+	case <-time.After(postgresStopTimeout):
 		p.kill()
 	}
 }
