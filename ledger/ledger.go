@@ -106,7 +106,8 @@ type Ledger interface {
 	Begin(ctx context.Context, shard Shard) (Tx, error)
 	// Events reads up to limit entries with seq > after in order.
 	Events(ctx context.Context, shard Shard, after int64, limit int) ([]Entry, error)
-	// Marks reads the marks of the events with the given seqs; those not in the ledger are absent.
+	// Marks reads the marks of the events with the given seqs; those not in the ledger, and those whose
+	// place a dead letter has, are absent.
 	Marks(ctx context.Context, shard Shard, seqs []int64) (map[int64]string, error)
 	// Reservation reads the projection of one reservation, or ErrNotFound.
 	Reservation(ctx context.Context, saleID, id string) (sale.Reservation, error)
@@ -115,6 +116,11 @@ type Ledger interface {
 	// Projections reads a shard's levels and up to limit of its reservations with an id above after,
 	// all at one moment.
 	Projections(ctx context.Context, shard Shard, after string, limit int) (Projections, error)
+
+	// DeadLetters reads dead letters in the order of their IDs.
+	DeadLetters(ctx context.Context, q LetterQuery) ([]DeadLetter, error)
+	// Taints counts the open poison letters of each shard that has some.
+	Taints(ctx context.Context) (map[Shard]int, error)
 
 	// CreateKey stores a key with its audit entry, or answers ErrExists. A zero CreatedAt is now.
 	CreateKey(ctx context.Context, k Key, actor string) error
@@ -150,6 +156,13 @@ type Tx interface {
 	// SetAside keeps events that cannot become part of the chain (those of a lost fork) whole, for
 	// inspection, with the reason.
 	SetAside(ctx context.Context, events []sale.Event, reason string) error
+	// Bury keeps a poison letter, open; its place in the chain is appended apart (DeadRow).
+	Bury(ctx context.Context, d DeadLetter) error
+	// Taints counts the shard's open poison letters.
+	Taints(ctx context.Context) (int, error)
+	// Settle ends an open letter of the shard as replayed or resolved, with its audit entry.
+	// ErrNotFound, ErrSettled.
+	Settle(ctx context.Context, id int64, state LetterState, actor, reason string) error
 	// Commit makes everything durable, synchronously.
 	Commit(ctx context.Context) error
 	// Rollback ends the transaction without effect; after Commit it does nothing.

@@ -28,6 +28,7 @@ type memoryShard struct {
 	books   *sale.Books
 	entries []ledger.Entry
 	aside   []sale.Event
+	buried  []ledger.DeadLetter
 }
 
 func newMemory() *memory { return &memory{shards: map[ledger.Shard]*memoryShard{}} }
@@ -128,6 +129,18 @@ func (m *memory) Projections(_ context.Context, id ledger.Shard, after string, l
 	return p, m.away
 }
 
+func (m *memory) Taints(context.Context) (map[ledger.Shard]int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	taints := map[ledger.Shard]int{}
+	for id, s := range m.shards {
+		if len(s.buried) > 0 {
+			taints[id] = len(s.buried)
+		}
+	}
+	return taints, m.away
+}
+
 func (m *memory) Begin(ctx context.Context, id ledger.Shard) (ledger.Tx, error) {
 	m.mu.Lock()
 	s, away := m.shard(id), m.away
@@ -152,6 +165,7 @@ type memoryTx struct {
 	head    ledger.Head
 	entries []ledger.Entry
 	aside   []sale.Event
+	buried  []ledger.DeadLetter
 	done    bool
 }
 
@@ -179,6 +193,17 @@ func (t *memoryTx) SetAside(_ context.Context, events []sale.Event, _ string) er
 	return nil
 }
 
+func (t *memoryTx) Bury(_ context.Context, d ledger.DeadLetter) error {
+	t.buried = append(t.buried, d)
+	return nil
+}
+
+func (t *memoryTx) Taints(context.Context) (int, error) { return len(t.s.buried) + len(t.buried), nil }
+
+func (t *memoryTx) Settle(context.Context, int64, ledger.LetterState, string, string) error {
+	return ledger.ErrNotFound
+}
+
 func (t *memoryTx) Commit(context.Context) error {
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
@@ -203,6 +228,7 @@ func (t *memoryTx) Commit(context.Context) error {
 	}
 	t.s.entries = append(t.s.entries, t.entries...)
 	t.s.aside = append(t.s.aside, t.aside...)
+	t.s.buried = append(t.s.buried, t.buried...)
 	t.s.head = t.head
 	return nil
 }

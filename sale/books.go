@@ -68,6 +68,8 @@ func (b *Books) apply(e *Event) error {
 		return b.applyHeld(e)
 	case EventExtended, EventReduced, EventConfirmed, EventReleased, EventExpired, EventCancelled:
 		return b.applyToReservation(e)
+	case EventDeadLetter:
+		return nil
 	default:
 		return fmt.Errorf("unknown event type %q", e.Type)
 	}

@@ -24,6 +24,9 @@ const (
 	EventReleased    EventType = "released"
 	EventExpired     EventType = "expired"
 	EventCancelled   EventType = "cancelled"
+	// EventDeadLetter stands in the ledger for an event that could not be read or was not allowed:
+	// it keeps the place in the chain and changes nothing. It is never in a stream.
+	EventDeadLetter EventType = "dead_letter"
 )
 
 // Event is one change of a shard. Within a shard seq is gapless through all epochs, Mark is

@@ -49,6 +49,7 @@ func Run(t *testing.T, target Target) {
 		{"rebuilt moves live deadlines only", testRebuilt},
 		{"an id is used again after it finished", testIDReuse},
 		{"hostile text is read back unchanged", testHostile},
+		{"a dead letter keeps its place and taints its shard", testDeadLetters},
 		{"a page of the projections is of one moment", testProjections},
 		{"one shard is locked by one transaction", testLock},
 		{"different shards do not wait for each other", testTwoShards},

@@ -63,7 +63,8 @@ func scanEntry(row pgx.CollectableRow) (ledger.Entry, error) {
 // Marks reads the marks of the events with the given seqs.
 func (l *Ledger) Marks(ctx context.Context, shard ledger.Shard, seqs []int64) (map[int64]string, error) {
 	rows, err := l.pool.Query(ctx, `SELECT l.seq, l.mark FROM unnest($3::bigint[]) AS n (seq) CROSS JOIN LATERAL (
-		SELECT seq, mark FROM ledger WHERE sale = $1 AND shard = $2 AND seq = n.seq OFFSET 0) AS l`,
+		SELECT seq, mark FROM ledger WHERE sale = $1 AND shard = $2 AND seq = n.seq AND type <> 'dead_letter'
+		OFFSET 0) AS l`,
 		shard.Sale, shard.Number, seqs)
 	if err != nil {
 		return nil, err

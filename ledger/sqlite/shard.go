@@ -59,7 +59,8 @@ func scanEntry(rows *sql.Rows) (ledger.Entry, error) {
 // Marks reads the marks of the events with the given seqs.
 func (l *Ledger) Marks(ctx context.Context, shard ledger.Shard, seqs []int64) (map[int64]string, error) {
 	marks := make(map[int64]string, len(seqs))
-	query, err := l.readers.PrepareContext(ctx, `SELECT mark FROM ledger WHERE sale = ? AND shard = ? AND seq = ?`)
+	query, err := l.readers.PrepareContext(ctx, `SELECT mark FROM ledger
+		WHERE sale = ? AND shard = ? AND seq = ? AND type <> 'dead_letter'`)
 	if err != nil {
 		return nil, err
 	}
