@@ -3,6 +3,7 @@
 package challenge
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +22,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"flashgate/internal/process"
+	"flashgate/drill/servers"
 )
 
 // pageServer serves the page with the strictest policy, and notes every address asked for.
@@ -59,7 +60,7 @@ func browse(t *testing.T, address string) (status, text string) {
 	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 		"--no-proxy-server", "--user-data-dir="+t.TempDir(), "--virtual-time-budget=50000", "--dump-dom", address)
-	p, err := process.Launch(cmd, syscall.SIGKILL)
+	p, err := servers.Launch(cmd, syscall.SIGKILL)
 	require.NoError(t, err)
 	defer func() {
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // what is left of its group
@@ -231,6 +232,20 @@ func TestBrowserHashes(t *testing.T) {
 	status, text := browse(t, s.URL+"/hashes")
 	require.Equal(t, "done", status)
 	require.Equal(t, fmt.Sprintf("%d hashed, 0 wrong []", len(cases)), text)
+}
+
+// The token does not stay in the address, where a history or a copied link would keep it.
+func TestBrowserForgetsTheToken(t *testing.T) {
+	s := newPageServer(t)
+	b, err := fs.ReadFile(Page, "page/index.html")
+	require.NoError(t, err)
+	s.page("/after", `done(location.href + ' ' + document.querySelector('[name=token]').value);`)
+	s.mux.HandleFunc("GET /challenge/with-after.html", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write(bytes.Replace(b, []byte("</head>"), []byte(`<script src="/after.js" defer></script></head>`), 1))
+	})
+	_, text := browse(t, s.URL+"/challenge/with-after.html?sale=x#token=secret")
+	require.Equal(t, s.URL+"/challenge/with-after.html?sale=x secret", text)
 }
 
 // What the script says of challenges it cannot solve, and of widgets that the page brings.

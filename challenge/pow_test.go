@@ -50,6 +50,17 @@ func TestProofGivesClearance(t *testing.T) {
 	require.False(t, r.Cleared(testSale, testCustomer, given.Text))
 }
 
+// A clearance that is too long is not even opened.
+func TestOversizeClearance(t *testing.T) {
+	r := newRig(t, nil)
+	given, err := r.answer(t, r.asked(t))
+	require.NoError(t, err)
+	for most, want := range map[int]bool{len(given.Text): true, len(given.Text) - 1: false} {
+		short := newRig(t, func(o *Options) { o.ClearanceMax = most })
+		require.Equal(t, want, short.Cleared(testSale, testCustomer, given.Text))
+	}
+}
+
 func TestClearanceIsNoToken(t *testing.T) {
 	r := newRig(t, nil)
 	given, err := r.answer(t, r.asked(t))
