@@ -17,6 +17,8 @@ var (
 	ErrVersionMismatch = errors.New("version mismatch")
 	// ErrExists: a key with this ID is there already.
 	ErrExists = errors.New("exists already")
+	// ErrKeyEnded: the key is revoked or has expired, so no other can take over from it.
+	ErrKeyEnded = errors.New("the key has ended")
 	// ErrDiverged: an event does not continue the shard's chain. Nothing was written.
 	ErrDiverged = errors.New("event does not continue the ledger")
 	// ErrInvalid: an event continues the chain but the books do not allow it, or it cannot be
@@ -66,15 +68,31 @@ type Key struct {
 	LastUsedAt time.Time
 }
 
+// SigningKey signs what gateways hand out and take back. All gateways share them: the newest signs,
+// every one verifies.
+type SigningKey struct {
+	ID string
+	// Secret stays in the ledger and in the memory of gateways: no log, error or audit entry has it.
+	Secret    []byte `json:"-"`
+	CreatedAt time.Time
+}
+
 // AuditEntry is one change of configuration, stock or keys. Before and After are JSON or empty.
 type AuditEntry struct {
 	ID            int64
 	At            time.Time
 	Actor         string
-	Action        string // sale.put, sale.pause, sale.resume, sale.close, stock.adjust, key.create, key.revoke
+	Action        string // one of the Action constants
 	Subject       string // the sale, sale/sku/location or key id
 	Before, After string
 	Reason        string
+}
+
+// AuditFilter chooses audit entries; an empty field chooses all.
+type AuditFilter struct {
+	// SubjectPrefix is how the subject begins, such as "drop-1/" for the stock of a sale.
+	SubjectPrefix string
+	Action        string
 }
 
 // Ledger is what the gateway, the reconciler and the commands need of the database. All methods
@@ -129,10 +147,26 @@ type Ledger interface {
 	// RevokeKey marks a key as revoked, with its audit entry; revoking twice changes nothing.
 	// ErrNotFound when there is no such key.
 	RevokeKey(ctx context.Context, id, actor string) error
+	// RotateKey stores next and ends the key with the id at expiresAt, or now when that is past, never
+	// later than it would have ended, with one audit entry, in one transaction. A zero CreatedAt of
+	// next is now. ErrNotFound, ErrExists, and ErrKeyEnded when the key is revoked or expired.
+	RotateKey(ctx context.Context, id string, next Key, expiresAt time.Time, actor string) error
+	// TouchKeys notes when keys were last used, by id. LastUsedAt only rises; unknown ids are
+	// ignored.
+	TouchKeys(ctx context.Context, used map[string]time.Time) error
+
+	// SigningKeys lists all signing keys, newest first. When there is none it stores the candidate
+	// first, so that gateways which start together agree on one.
+	SigningKeys(ctx context.Context, candidate SigningKey) ([]SigningKey, error)
+	// AddSigningKey stores a key that is the newest from now on, with its audit entry, or answers
+	// ErrExists. A CreatedAt that is zero or not above that of all others is set so.
+	AddSigningKey(ctx context.Context, k SigningKey, actor string) error
 
 	// AuditLog reads up to limit audit entries with ID > after, oldest first. IDs are given before
 	// the commit: of two transactions at one time, the later ID may appear first.
 	AuditLog(ctx context.Context, after int64, limit int) ([]AuditEntry, error)
+	// FilteredAuditLog is AuditLog of the chosen entries.
+	FilteredAuditLog(ctx context.Context, filter AuditFilter, after int64, limit int) ([]AuditEntry, error)
 
 	// Ping tells whether the ledger can be read now.
 	Ping(ctx context.Context) error

@@ -81,7 +81,8 @@ type Changes struct {
 	// events; 0 without one.
 	Applied []int64
 	SaleSeq int64
-	// Audit are the entries of adjustments.
+	// Audit are the entries of what an operator did to on_hand or safety: adjustments, and cancellations
+	// without restock.
 	Audit []AuditEntry
 }
 
@@ -106,7 +107,7 @@ func Project(shard Shard, head Head, loaded Loaded, events []sale.Event) (Change
 	seen := make(map[string]bool, len(events))
 	for i := range events {
 		e := &events[i]
-		level := levelBefore(books, e)
+		levels := levelsBefore(books, e)
 		if err := books.Apply(e); err != nil {
 			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
 		}
@@ -114,7 +115,7 @@ func Project(shard Shard, head Head, loaded Loaded, events []sale.Event) (Change
 			seen[e.Reservation] = true
 			order = append(order, e.Reservation)
 		}
-		if err := c.note(books, e, level); err != nil {
+		if err := c.note(books, e, levels); err != nil {
 			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
 		}
 	}
@@ -161,15 +162,20 @@ func partial(shard Shard, head Head, loaded Loaded) (*sale.Books, error) {
 	return b, nil
 }
 
-func levelBefore(b *sale.Books, e *sale.Event) sale.Level {
-	if e.Type != sale.EventAdjusted || len(e.Lines) != 1 {
-		return sale.Level{}
+// levelsBefore are the levels of the lines of an event that may change on_hand, which is audited.
+func levelsBefore(b *sale.Books, e *sale.Event) []sale.Level {
+	if e.Type != sale.EventAdjusted && e.Type != sale.EventCancelled {
+		return nil
 	}
-	return b.Stock[sale.Place{SKU: e.Lines[0].SKU, Location: e.Lines[0].Location}]
+	levels := make([]sale.Level, len(e.Lines))
+	for i, l := range e.Lines {
+		levels[i] = b.Stock[sale.Place{SKU: l.SKU, Location: l.Location}]
+	}
+	return levels
 }
 
 // note takes down what an event changes beside reservations and stock.
-func (c *Changes) note(b *sale.Books, e *sale.Event, before sale.Level) error {
+func (c *Changes) note(b *sale.Books, e *sale.Event, before []sale.Level) error {
 	switch e.Type {
 	case sale.EventSaleCreated, sale.EventSaleChanged:
 		c.Applied = append(c.Applied, b.Version)
@@ -185,30 +191,48 @@ func (c *Changes) note(b *sale.Books, e *sale.Event, before sale.Level) error {
 		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
 			return err
 		}
-		place := sale.Place{SKU: e.Lines[0].SKU, Location: e.Lines[0].Location}
-		c.Audit = append(c.Audit, AuditEntry{
-			At: time.UnixMilli(e.AtMs).UTC(), Actor: e.Actor, Action: ActionStockAdjust,
-			Subject: e.Sale + "/" + place.SKU + "/" + place.Location,
-			Before:  levelText(before, "", ""), After: levelText(b.Stock[place], e.Ref, data.Reference),
-			Reason: data.Reason,
-		})
+		c.audit(b, e, before, ActionStockAdjust, data.Reason, levelNote{Adjustment: e.Ref, Reference: data.Reference})
+	case sale.EventCancelled:
+		var data sale.CancelledData
+		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
+			return err
+		}
+		if !data.Restock {
+			c.audit(b, e, before, ActionStockWriteOff, data.Reason, levelNote{Reservation: e.Reservation})
+		}
 	}
 	return nil
 }
 
-func levelText(l sale.Level, adjustment, reference string) string {
-	text, err := json.Marshal(struct {
-		OnHand     int64  `json:"on_hand"`
-		Safety     int64  `json:"safety"`
-		Held       int64  `json:"held"`
-		Sold       int64  `json:"sold"`
-		Adjustment string `json:"adjustment,omitempty"`
-		Reference  string `json:"reference,omitempty"`
-	}{l.OnHand, l.Safety, l.Held, l.Sold, adjustment, reference})
-	if err != nil {
-		panic(err) // numbers and texts always marshal
+// levelNote says what changed a level.
+type levelNote struct {
+	Adjustment  string `json:"adjustment,omitempty"`
+	Reference   string `json:"reference,omitempty"`
+	Reservation string `json:"reservation,omitempty"`
+}
+
+// audit makes an entry of every line of an event.
+func (c *Changes) audit(
+	b *sale.Books, e *sale.Event, before []sale.Level, action, reason string, note levelNote,
+) {
+	for i, l := range e.Lines {
+		c.Audit = append(c.Audit, AuditEntry{
+			At: time.UnixMilli(e.AtMs).UTC(), Actor: e.Actor, Action: action,
+			Subject: e.Sale + "/" + l.SKU + "/" + l.Location, Before: levelText(before[i], levelNote{}),
+			After:  levelText(b.Stock[sale.Place{SKU: l.SKU, Location: l.Location}], note),
+			Reason: reason,
+		})
 	}
-	return string(text)
+}
+
+func levelText(l sale.Level, note levelNote) string {
+	return auditText(struct {
+		OnHand int64 `json:"on_hand"`
+		Safety int64 `json:"safety"`
+		Held   int64 `json:"held"`
+		Sold   int64 `json:"sold"`
+		levelNote
+	}{l.OnHand, l.Safety, l.Held, l.Sold, note})
 }
 
 func (c *Changes) compareStock(before, after map[sale.Place]sale.Level) {

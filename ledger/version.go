@@ -8,17 +8,6 @@ import (
 	"flashgate/sale"
 )
 
-// Actions of the audit log.
-const (
-	ActionSalePut     = "sale.put"
-	ActionSalePause   = "sale.pause"
-	ActionSaleResume  = "sale.resume"
-	ActionSaleClose   = "sale.close"
-	ActionStockAdjust = "stock.adjust"
-	ActionKeyCreate   = "key.create"
-	ActionKeyRevoke   = "key.revoke"
-)
-
 // VersionAudit is the audit entry of a new version after the one before it; before is nil for a new
 // sale. Its time is that of the version.
 func VersionAudit(before *sale.Version, v *sale.Version) (AuditEntry, error) {
@@ -57,16 +46,4 @@ func versionText(v *sale.Version) (string, error) {
 		return "", fmt.Errorf("version of %s: %w", v.Sale, err)
 	}
 	return string(text), nil
-}
-
-// KeyText is a key as the audit log shows it.
-func KeyText(k *Key) string {
-	text, err := json.Marshal(struct {
-		Name string `json:"name"`
-		Role string `json:"role"`
-	}{k.Name, k.Role})
-	if err != nil {
-		panic(err) // two texts always marshal
-	}
-	return string(text)
 }

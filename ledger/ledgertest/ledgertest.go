@@ -1,5 +1,5 @@
 // Package ledgertest is the one conformance suite of ledger.Ledger: Run proves an implementation
-// against it (versions.go, keys.go, append.go, chain.go, locks.go), and Generator makes random valid
+// against it (versions.go, keys.go, audit.go, append.go, chain.go, locks.go), and Generator makes random valid
 // events for any test that needs a history.
 package ledgertest
 
@@ -37,7 +37,14 @@ func Run(t *testing.T, target Target) {
 		{"sales and shards are listed", testListings},
 		{"a config is read back as it was put", testConfigRoundTrip},
 		{"keys are made, listed and revoked", testKeys},
+		{"a key is rotated, and ends no later than it would have", testRotation},
+		{"one of many concurrent rotations wins", testRotationRace},
+		{"the last use of keys only rises", testTouch},
+		{"the newest signing key comes first", testSigningKeys},
+		{"concurrent callers agree on the first signing key", testSigningKeyRace},
 		{"the audit log is part of the transaction", testAudit},
+		{"units that leave on_hand by a cancellation are audited", testWriteOff},
+		{"the audit log is filtered by subject and action", testAuditFilter},
 		{"an empty shard has the zero head", testEmptyShard},
 		{"append moves head, events and marks", testAppend},
 		{"what does not continue the chain is refused whole", testDiverged},

@@ -123,7 +123,13 @@ func TestWriterRole(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.RejectVersion(t.Context(), theSale, 1, "no"))
 	require.NoError(t, l.CreateKey(t.Context(), ledger.Key{ID: "k", Name: "n", Role: "ops", Hash: []byte("h")}, "a"))
+	next := ledger.Key{ID: "next", Name: "n", Role: "ops", Hash: []byte("h")}
+	require.NoError(t, l.RotateKey(t.Context(), "k", next, time.Now().Add(time.Hour), "a"))
+	require.NoError(t, l.TouchKeys(t.Context(), map[string]time.Time{"k": time.Now()}))
 	require.NoError(t, l.RevokeKey(t.Context(), "k", "a"))
+	_, err = l.SigningKeys(t.Context(), ledger.SigningKey{ID: "s1", Secret: []byte("s")})
+	require.NoError(t, err)
+	require.NoError(t, l.AddSigningKey(t.Context(), ledger.SigningKey{ID: "s2", Secret: []byte("s")}, "a"))
 	g := ledgertest.NewGenerator(2, theSale)
 	ledgertest.Append(t, l, g.Events(1000))
 	ledgertest.RequireEqual(t, l, g.Books)
