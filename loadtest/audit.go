@@ -24,8 +24,9 @@ type Measure struct {
 // Audit holds what a crowd was answered against the ledger and against what the server says now.
 // Zero values take the defaults.
 type Audit struct {
-	// BaseURL and Token as in Options.
+	// BaseURL, Token and Others as in Options.
 	BaseURL, Token string
+	Others         []string
 	Recording      *Recording
 	Ledger         Chain
 	// Memory measures what promise 7 is about; nil leaves that promise untried.
@@ -35,6 +36,9 @@ type Audit struct {
 	// LossWindow is how long before a loss a hold, release or extension may have been answered and
 	// be forgotten; a confirmation never. Default 3 s.
 	LossWindow time.Duration
+	// Forgotten is called for every answer of an effect that the ledger does not have and a loss
+	// excuses; nil is not called.
+	Forgotten func(*Answer)
 	// Settle bounds how long ledger, Redis and answers may take to agree; default 10 s.
 	Settle time.Duration
 	// Connections bounds the open connections; default 64.
@@ -82,7 +86,7 @@ func (a Audit) Run(ctx context.Context) ([]Verdict, error) {
 	saleID := a.Recording.Sale.Sale
 	w := &auditor{
 		Audit: a, judge: newJudge(saleID, a.Record.Milliseconds()),
-		client: newClient(a.BaseURL, a.Token, saleID, a.Connections, a.Timeout),
+		client: newClient(gateways(a.BaseURL, a.Others), a.Token, saleID, a.Connections, a.Timeout),
 		ids:    map[string][]*Answer{}, now: map[string]*Answer{}, idWrong: map[string]string{},
 	}
 	defer w.client.close()
@@ -170,6 +174,17 @@ func (w *auditor) forgotten(a *Answer) bool {
 		}
 	}
 	return false
+}
+
+// excused is forgotten for an answer whose effect is not in the ledger.
+func (w *auditor) excused(a *Answer) bool {
+	if !w.forgotten(a) {
+		return false
+	}
+	if w.Forgotten != nil {
+		w.Forgotten(a)
+	}
+	return true
 }
 
 // lossBetween tells whether a loss lies between two answers, so that the later may differ.

@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"context"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -50,6 +51,8 @@ func TestEveryLieIsFound(t *testing.T) {
 		"hold that was lost":         {lies{loseHold: true}, 3},
 		"caps ignored":               {lies{ignoreCaps: true}, 4},
 		"confirmation that was lost": {lies{loseConfirm: true}, 5},
+		"cancellation that was lost": {lies{loseCancel: true}, 5},
+		"extension that was lost":    {lies{loseExtend: true}, 2},
 		"forged ledger":              {lies{forgeChain: true}, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,16 +98,53 @@ func TestWhatWasNotTriedIsNotClaimed(t *testing.T) {
 	require.False(t, verdicts[6].Tried)
 }
 
-// A hold answered just before a loss may be forgotten, a confirmation may not.
+// A copy that had everything is promoted without a rebuild; emptied data is not.
+func TestOnlyWhatWasLostNeedsARebuild(t *testing.T) {
+	s := newShop(t, lies{})
+	rec := runCrowd(t, options(s))
+	for _, maybe := range []bool{true, false} {
+		rec.Losses = []Loss{{Name: "pretended", Maybe: maybe}}
+		v := audit(t, s, rec)[5]
+		require.Equal(t, maybe, v.Kept, v.text())
+	}
+}
+
+// Two gateways share the calls, and are one to the audit.
+func TestACrowdAtTwoGateways(t *testing.T) {
+	s := newShop(t, lies{})
+	other := httptest.NewServer(s.Config.Handler)
+	t.Cleanup(other.Close)
+	o := options(s)
+	o.BaseURL, o.Others = "http://127.0.0.1:1", []string{other.URL}
+	o.Shoppers = 20
+	rec := runCrowd(t, o)
+	reached, missed := 0, 0
+	for i := range rec.Answers {
+		if rec.Answers[i].Status == 0 {
+			missed++
+		} else {
+			reached++
+		}
+	}
+	require.Positive(t, missed)
+	require.Greater(t, reached, 20, "nobody asked at the other gateway")
+	require.True(t, Kept(audit(t, s, rec)))
+}
+
+// A hold answered just before a loss may be forgotten, a confirmation may not. What was forgotten is
+// told.
 func TestALossExcusesAHoldAndNoConfirmation(t *testing.T) {
 	s := newShop(t, lies{loseHold: true})
 	rec := runCrowd(t, options(s))
 	rec.Losses = []Loss{{Name: "pretended", Began: rec.Took, End: rec.Took}}
+	told := 0
 	verdicts, err := Audit{
 		BaseURL: s.URL, Recording: rec, Ledger: s, LossWindow: time.Hour, Settle: 100 * time.Millisecond,
+		Forgotten: func(a *Answer) { told++ },
 	}.Run(t.Context())
 	require.NoError(t, err)
 	require.NotContains(t, verdicts[2].text(), "is not in the ledger")
+	require.Positive(t, told)
 
 	s = newShop(t, lies{loseConfirm: true})
 	rec = runCrowd(t, options(s))

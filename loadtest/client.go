@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -17,13 +19,23 @@ import (
 // is an unknown outcome, and the shopper decides what to do about it.
 type client struct {
 	http  *fasthttp.Client
-	base  string
+	bases []string
+	calls atomic.Uint64
 	auth  string
 	sale  string
 	limit time.Duration
 }
 
-func newClient(baseURL, token, saleID string, connections int, timeout time.Duration) *client {
+// gateways are all that serve the sale, the first first.
+func gateways(baseURL string, others []string) []string {
+	all := []string{baseURL}
+	for _, o := range others {
+		all = append(all, strings.TrimRight(o, "/"))
+	}
+	return all
+}
+
+func newClient(bases []string, token, saleID string, connections int, timeout time.Duration) *client {
 	return &client{
 		http: &fasthttp.Client{
 			Name:            "flashgate-loadtest",
@@ -37,7 +49,7 @@ func newClient(baseURL, token, saleID string, connections int, timeout time.Dura
 			// A page of a large sale's availability fits.
 			MaxResponseBodySize: 16 << 20,
 		},
-		base: baseURL, auth: "Bearer " + token, sale: saleID, limit: timeout,
+		bases: bases, auth: "Bearer " + token, sale: saleID, limit: timeout,
 	}
 }
 
@@ -51,6 +63,8 @@ type call struct {
 	Lines         []sale.Line `json:"lines,omitempty"`
 	OrderID       string      `json:"order_id,omitempty"`
 	Extension     int64       `json:"extension,omitempty"`
+	Restock       bool        `json:"restock,omitempty"`
+	Reason        string      `json:"reason,omitempty"`
 }
 
 // reply is what any of the answers may hold.
@@ -170,7 +184,7 @@ func (c *client) roundTrip(ctx context.Context, method, path string, body []byte
 	}
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
-	req.SetRequestURI(c.base + path)
+	req.SetRequestURI(c.bases[(c.calls.Add(1)-1)%uint64(len(c.bases))] + path)
 	req.Header.SetMethod(method)
 	req.Header.Set("Authorization", c.auth)
 	if body != nil {

@@ -20,6 +20,9 @@ import (
 type Options struct {
 	// BaseURL of the server, such as http://127.0.0.1:8080; Token is an API key that may sell.
 	BaseURL, Token string
+	// Others are further gateways of the same sale: every next call goes to the next of all, also a
+	// call that is made again.
+	Others []string
 	// Sale is what is sold: its items, caps and hold time shape what the shoppers ask for.
 	Sale sale.Config
 	// Shoppers that come, 1 to 1,000,000; default 5,000.
@@ -124,7 +127,7 @@ func NewCrowd(o Options) (*Crowd, error) {
 		return nil, err
 	}
 	c := &Crowd{opts: o}
-	c.client = newClient(o.BaseURL, o.Token, o.Sale.Sale, o.Connections, o.Timeout)
+	c.client = newClient(gateways(o.BaseURL, o.Others), o.Token, o.Sale.Sale, o.Connections, o.Timeout)
 	c.stock.Store(&Numbers{})
 	return c, nil
 }

@@ -15,10 +15,17 @@ import (
 	"flashgate/sale"
 )
 
+// everybody is the usual crowd and those who want their money back.
+var everybody = func() Mix {
+	m := DefaultMix
+	m.Refunders = 8
+	return m
+}()
+
 func options(s *shop) Options {
 	return Options{
 		BaseURL: s.URL, Token: "dev", Sale: s.config, Shoppers: 150, Duration: 400 * time.Millisecond,
-		Patience: 6 * time.Second, Seed: 7, StockTries: 1, MaxRetryAfter: 100 * time.Millisecond, Tries: 20,
+		Patience: 6 * time.Second, Seed: 7, Mix: everybody, StockTries: 1, MaxRetryAfter: 100 * time.Millisecond, Tries: 20,
 	}
 }
 

@@ -21,6 +21,8 @@ type lies struct {
 	shrinkStock    bool // tells numbers that do not add up
 	loseConfirm    bool // answers 200 to a confirm now and then and writes nothing
 	loseHold       bool // answers 201 to a reserve now and then and writes nothing
+	loseCancel     bool // answers 200 to a cancel and writes nothing
+	loseExtend     bool // answers 200 to an extend and writes nothing
 	doubleEffect   bool // takes the units of a replay again
 	twoReplies     bool // answers a replay with another reservation
 	ignoreCaps     bool
@@ -172,12 +174,19 @@ func (s *shop) post(w http.ResponseWriter, req *http.Request) {
 		s.confirm(w, c, r)
 	case "release":
 		s.end(w, r, sale.EventReleased, sale.StateReleased)
+	case "cancel":
+		s.cancel(w, r)
 	case "extend":
 		if r == nil || r.State != sale.StateHeld {
 			problem(w, 409, "extension-limit")
 			return
 		}
-		data := fmt.Sprintf(`{"extension":1,"deadline":%d}`, time.Now().UnixMilli()+60_000)
+		if s.loseExtend {
+			s.show(w, 200, r, false)
+			return
+		}
+		// A rebuild may have moved the deadline further than that.
+		data := fmt.Sprintf(`{"extension":%d,"deadline":%d}`, r.Extension+1, max(r.DeadlineMs, time.Now().UnixMilli()+60_000))
 		s.write(sale.Event{Type: sale.EventExtended, Reservation: r.ID, Customer: r.Customer, Lines: r.Lines, Data: data})
 		s.show(w, 200, r, false)
 	}
@@ -274,6 +283,25 @@ func (s *shop) confirm(w http.ResponseWriter, c call, r *sale.Reservation) {
 		s.show(w, 200, r, false)
 	default:
 		problem(w, 409, "already-released")
+	}
+}
+
+func (s *shop) cancel(w http.ResponseWriter, r *sale.Reservation) {
+	switch {
+	case r == nil:
+		problem(w, 404, "unknown-reservation")
+	case r.State == sale.StateConfirmed:
+		told := *r
+		told.State = sale.StateCancelled
+		if !s.loseCancel {
+			s.write(sale.Event{
+				Type: sale.EventCancelled, Reservation: r.ID, Customer: r.Customer, Lines: r.Lines,
+				Data: `{"restock":true,"reason":"test"}`,
+			})
+		}
+		s.show(w, 200, &told, false)
+	default:
+		problem(w, 409, "not-confirmed")
 	}
 }
 

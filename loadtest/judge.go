@@ -38,6 +38,7 @@ type life struct {
 	deadline int64
 	endedAt  int64
 	held     int // held events
+	extended int // extended events
 }
 
 func newJudge(saleID string, recordMs int64) *judge {
@@ -179,6 +180,7 @@ func (j *judge) addChange(e *sale.Event) {
 		if err := json.Unmarshal([]byte(e.Data), &data); err != nil || data.DeadlineMs < l.deadline {
 			j.broken(2, "%s was extended to an earlier time (event %d)", e.Reservation, e.Seq)
 		}
+		l.extended++
 		l.deadline = data.DeadlineMs
 	case e.Type == sale.EventReduced:
 		left, ok := sale.Subtract(l.lines, e.Lines)
@@ -292,6 +294,11 @@ func (l *life) at(nowMs int64) sale.State {
 		return sale.StateExpired
 	}
 	return l.state
+}
+
+// was tells whether an answer that stated an end can be right: it is so now, or was until cancelled.
+func (l *life) was(end sale.State, nowMs int64) bool {
+	return l.at(nowMs) == end || end == sale.StateConfirmed && l.state == sale.StateCancelled
 }
 
 func (l *life) String() string {

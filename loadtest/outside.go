@@ -176,7 +176,7 @@ func (w *auditor) promised() map[sale.Place]int64 {
 			}
 			confirmed = confirmed || a.Verb == Confirm && a.Status == 200
 		}
-		if !confirmed {
+		if !confirmed || cancelAsked(answers) {
 			continue
 		}
 		for _, l := range lines {
@@ -203,13 +203,17 @@ func (w *auditor) resolvesOnce() Verdict {
 		}
 		ended := map[sale.State]bool{}
 		for _, a := range answers {
+			if a.Verb == Extend && a.Status == 200 && (l == nil || l.extended == 0) && !w.excused(a) {
+				w.found.broken(2, "%s was answered as extended, the ledger does not have it", id)
+			}
 			end, ok := endOf(a)
 			if !ok {
 				continue
 			}
 			checked++
 			ended[end] = true
-			if l != nil && l.at(time.Now().UnixMilli()) != end && !w.forgotten(a) && a.Verb != Confirm {
+			if l != nil && !l.was(end, time.Now().UnixMilli()) && a.Verb != Confirm && a.Verb != Cancel &&
+				!w.excused(a) {
 				w.found.broken(2, "%s was answered %s, the ledger says %s", id, end, l.state)
 			}
 		}
@@ -226,6 +230,8 @@ func endOf(a *Answer) (sale.State, bool) {
 	switch {
 	case a.Verb == Release && a.Status == 200 && a.State == sale.StateReleased, a.Code == "already-released":
 		return sale.StateReleased, true
+	case a.Verb == Cancel && a.Status == 200, a.Code == "already-cancelled":
+		return sale.StateCancelled, true
 	case a.Verb == Confirm && a.Status == 200, a.Code == "already-confirmed":
 		return sale.StateConfirmed, true
 	case a.Code == "reservation-expired":
@@ -255,7 +261,7 @@ func (w *auditor) oneEffect() Verdict {
 			if a.Verb != Reserve || a.Status != 201 {
 				continue
 			}
-			if l == nil && !w.forgotten(a) {
+			if l == nil && !w.excused(a) {
 				w.found.broken(3, "%s was accepted and is not in the ledger", id)
 			}
 			if !a.Replayed {
@@ -300,7 +306,7 @@ func (w *auditor) caps() Verdict {
 			if a.Code == "cap-exceeded" {
 				capped++
 			}
-			if a.Verb == Confirm && a.Status == 200 && !confirmed {
+			if a.Verb == Confirm && a.Status == 200 && !confirmed && !cancelAsked(answers) {
 				confirmed = true
 				units[a.Customer] += linesOf(answers)
 			}
@@ -334,19 +340,35 @@ func (w *auditor) confirmations() Verdict {
 	checked := 0
 	for id, answers := range w.ids {
 		for _, a := range answers {
-			if a.Verb != Confirm || a.Status != 200 {
+			if a.Verb != Confirm && a.Verb != Cancel || a.Status != 200 {
 				continue
 			}
 			checked++
-			if l := w.judge.lives[id]; l == nil || l.state != sale.StateConfirmed || l.order != a.OrderID {
+			l := w.judge.lives[id]
+			switch {
+			case a.Verb == Cancel && (l == nil || l.state != sale.StateCancelled):
+				w.found.broken(5, "%s answered 200 to a cancellation, the ledger says %s", id, lifeText(l))
+			case a.Verb == Cancel:
+			case l == nil || l.order != a.OrderID || !l.was(sale.StateConfirmed, 0) ||
+				l.state == sale.StateCancelled && !cancelAsked(answers):
 				w.found.broken(5, "%s answered 200 for %s, the ledger says %s", id, a.OrderID, lifeText(l))
-			} else if !a.Durable {
+			case !a.Durable:
 				w.found.broken(5, "%s answered 200 without durable", id)
 			}
 		}
 	}
-	return w.found.verdict(5, true, "%d confirmations answered 200, hash chain of %d events recomputed",
-		checked, w.judge.entries)
+	return w.found.verdict(5, true, "%d confirmations and cancellations answered 200, hash chain of %d events "+
+		"recomputed", checked, w.judge.entries)
+}
+
+// cancelAsked tells whether the shopper wanted a reservation cancelled, with success or not.
+func cancelAsked(answers []*Answer) bool {
+	for _, a := range answers {
+		if a.Verb == Cancel {
+			return true
+		}
+	}
+	return false
 }
 
 func lifeText(l *life) string {
@@ -362,11 +384,16 @@ func (w *auditor) losses() Verdict {
 	if len(losses) == 0 {
 		return w.found.verdict(6, false, "nothing was lost in this run")
 	}
-	closed, longest := 0, time.Duration(0)
+	closed, longest, rebuilds := 0, time.Duration(0), 0
 	for i, l := range losses {
+		if !l.Maybe {
+			rebuilds++
+		}
 		until := time.Duration(1<<63 - 1)
 		if i+1 < len(losses) {
-			until = losses[i+1].Began
+			if until = losses[i+1].Began; until < l.End+w.LossWindow {
+				continue // It had no time to open before the next.
+			}
 		}
 		var back *Answer
 		for n := range w.Recording.Answers {
@@ -385,8 +412,8 @@ func (w *auditor) losses() Verdict {
 		}
 		longest = max(longest, back.Done()-l.End)
 	}
-	if len(w.judge.rebuilds) < len(losses) {
-		w.found.broken(6, "%d losses, %d rebuilds in the ledger", len(losses), len(w.judge.rebuilds))
+	if len(w.judge.rebuilds) < rebuilds {
+		w.found.broken(6, "%d losses, %d rebuilds in the ledger", rebuilds, len(w.judge.rebuilds))
 	}
 	return w.found.verdict(6, true, "%d loss(es), %d calls answered 503 sale-recovering, open again after %d ms, "+
 		"%d rebuild(s) in the ledger", len(losses), closed, longest.Milliseconds(), len(w.judge.rebuilds))

@@ -18,6 +18,7 @@ const (
 	Confirm      Verb = "confirm"
 	Release      Verb = "release"
 	Extend       Verb = "extend"
+	Cancel       Verb = "cancel"
 	Find         Verb = "find"
 	Availability Verb = "availability"
 )
@@ -63,10 +64,14 @@ type Sample struct {
 	Items  []ItemStock
 }
 
-// Loss is a fault that made Redis forget: from its beginning to its end, since the start.
+// Loss is a fault that made Redis forget: from its beginning to its end, since the start. What was
+// answered in between, or shortly before, may be forgotten; a confirmation never.
 type Loss struct {
 	Name       string
 	Began, End time.Duration
+	// Maybe is set when nothing may have been lost, and so nothing rebuilt: a copy that was promoted
+	// may have had everything.
+	Maybe bool
 }
 
 // Recording is everything that a crowd saw.

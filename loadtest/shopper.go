@@ -25,11 +25,13 @@ const (
 	CartFiller    Kind = "full cart"      // wants one of everything, and one SKU on two lines
 	Extender      Kind = "extender"       // asks for more time before paying
 	IDReuser      Kind = "reused id"      // uses the id again for another request
+	Refunder      Kind = "refund"         // pays and has it cancelled
 )
 
 // Mix is how many of each kind come, as weights.
 type Mix struct {
-	Buyers, DoubleClickers, Retriers, Abandoners, Releasers, Hoarders, CartFillers, Extenders, IDReusers int
+	Buyers, DoubleClickers, Retriers, Abandoners, Releasers, Hoarders, CartFillers, Extenders, IDReusers,
+	Refunders int
 }
 
 // DefaultMix is that of a drop: mostly buyers, and everything that goes wrong.
@@ -54,6 +56,7 @@ func (m Mix) weights() []weight {
 		{CartFiller, m.CartFillers},
 		{Extender, m.Extenders},
 		{IDReuser, m.IDReusers},
+		{Refunder, m.Refunders},
 	}
 }
 
@@ -136,6 +139,11 @@ func (s *shopper) shop(ctx context.Context) {
 		if s.reserve(ctx, id, lines).Status == 201 {
 			s.reserve(ctx, id, []sale.Line{{SKU: lines[0].SKU, Qty: lines[0].Qty + 1}})
 			s.pay(ctx, id, lines)
+		}
+	case Refunder:
+		if s.reserve(ctx, id, lines).Status == 201 && s.pay(ctx, id, lines).Status == 200 {
+			s.think(ctx)
+			s.repeat(ctx, Answer{Verb: Cancel, ID: id}, call{Restock: true, Reason: "changed their mind"})
 		}
 	default:
 		s.buy(ctx, id, lines)

@@ -163,7 +163,7 @@ func outcomes(r *Recording) []OutcomeCount {
 	return list
 }
 
-var verbOrder = map[Verb]int{Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Find: 4, Availability: 5}
+var verbOrder = map[Verb]int{Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Cancel: 4, Find: 5, Availability: 6}
 
 func latencies(r *Recording) (list []Latency) {
 	const perMs = 1000.0
@@ -206,6 +206,7 @@ func (o OutcomeCount) meaning() string {
 	default:
 		return map[Verb]string{
 			Reserve: "reserved", Confirm: "paid", Release: "given back", Extend: "more time",
+			Cancel: "cancelled and back in stock",
 		}[o.Verb]
 	}
 }
