@@ -22,6 +22,10 @@ func TestFullMemory(t *testing.T) {
 	server := redistest.Start(t)
 	rdb := connect(t, server.Addr())
 	c := luatest.DemoConfig()
+	one := &sale.Limit{Rate: 1, PerSeconds: 3600, Burst: 1}
+	c.Limits = &sale.Limits{
+		IP: one, Reads: &sale.Rules{Customer: one}, Settle: &sale.Rules{Customer: one},
+	}
 	e := luatest.NewEnv(t, rdb, c)
 	confirm, release := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=2")
 	e.MustHold("c-1", "BAG/=4") // left to expire
@@ -32,6 +36,20 @@ func TestFullMemory(t *testing.T) {
 	_, err := e.Shard.Reserve(e.Ctx, []lua.ReserveRequest{e.Request("no-memory-1", "c-2", "BAG/=1")})
 	require.ErrorIs(t, err, lua.ErrRefused)
 	require.Equal(t, before, e.Levels())
+	// An attempt that cannot be counted is refused, but for one that gives units back or pays for them.
+	judged := e.Request("no-memory-2", "c-2", "NONE/=1")
+	judged.IP = "i-1"
+	_, err = e.Shard.Reserve(e.Ctx, []lua.ReserveRequest{judged})
+	require.ErrorIs(t, err, lua.ErrRefused)
+	_, err = e.Shard.Limit(e.Ctx, sale.LimitReads, []lua.LimitCheck{{Customer: "c-1"}})
+	require.ErrorIs(t, err, lua.ErrRefused)
+	_, err = e.Shard.Once(e.Ctx, "token", time.Minute)
+	require.ErrorIs(t, err, lua.ErrRefused)
+	for _, want := range []sale.Outcome{sale.Done, sale.RateLimited} {
+		answers, err := e.Shard.Limit(e.Ctx, sale.LimitSettle, []lua.LimitCheck{{Customer: "c-1"}})
+		require.NoError(t, err)
+		require.Equal(t, want, answers[0].Outcome)
+	}
 
 	a, err := e.Shard.Confirm(e.Ctx, confirm, "order-1", "test")
 	require.NoError(t, err)
@@ -105,57 +123,6 @@ func TestServerAway(t *testing.T) {
 	server.Kill()
 	_, err = e.Shard.Confirm(e.Ctx, "whatever-1", "order-1", "test")
 	require.Error(t, err)
-}
-
-// BenchmarkReserve measures the reserve script alone on a real Redis, one connection: every
-// reservation is held, with caps per customer, SKU and order, one line.
-func BenchmarkReserve(b *testing.B) {
-	for _, batch := range []int{1, 8, 32, 128} {
-		b.Run("batch="+strconv.Itoa(batch), func(b *testing.B) { benchmarkReserve(b, batch) })
-	}
-}
-
-func benchmarkReserve(b *testing.B, batch int) {
-	server := redistest.Start(b)
-	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
-	defer func() { _ = rdb.Close() }()
-	c := luatest.DemoConfig()
-	c.Caps = sale.Caps{PerCustomer: 2, PerOrder: 2}
-	c.Items[1].CapPerCustomer, c.Items[1].Stock[0].OnHand = 1, 1_000_000_000
-	c.HoldSeconds = 3000
-	e := luatest.NewEnv(b, rdb, c)
-	store := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, StreamMaxEvents: 1 << 50})
-	shard := store.Shard("drop", 0)
-	requests := make([]lua.ReserveRequest, batch)
-	n := 0
-	cpu := func() float64 {
-		info, err := rdb.Info(e.Ctx, "cpu").Result()
-		require.NoError(b, err)
-		var sum float64
-		for line := range strings.Lines(info) {
-			if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && (k == "used_cpu_sys_main_thread" || k == "used_cpu_user_main_thread") {
-				f, _ := strconv.ParseFloat(v, 64)
-				sum += f
-			}
-		}
-		return sum
-	}
-	before := cpu()
-	b.ResetTimer()
-	for b.Loop() {
-		for i := range requests {
-			n++
-			customer := "customer-" + strconv.Itoa(n)
-			requests[i] = e.Request("reservation-"+strconv.Itoa(n), customer, "BAG/main=1")
-		}
-		answers, err := shard.Reserve(e.Ctx, requests)
-		if err != nil || answers[batch-1].Outcome != sale.Held {
-			b.Fatalf("%v %+v", err, answers)
-		}
-	}
-	b.StopTimer()
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "reserves/s")
-	b.ReportMetric((cpu()-before)/float64(n)*1e6, "redis-us/reserve")
 }
 
 // BenchmarkLook measures reading 1,000 events for the ledger.

@@ -56,5 +56,6 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked, Missing, Recovering, Superseded,
+	Insufficient, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
+	Missing, Recovering, Superseded,
 }

@@ -287,7 +287,8 @@ func (c *Config) validateChallenge(v *checker) {
 	}
 	for i, p := range c.Challenge.Providers {
 		at := "/challenge" + pointer("providers", i)
-		v.require(slices.Contains(ChallengeProviders, p), at, "must be pow, turnstile, hcaptcha or recaptcha, is %.40q", p)
+		v.require(slices.Contains(ChallengeProviders, p), at,
+			"must be pow, turnstile, hcaptcha or recaptcha, is %.40q", p)
 		v.require(!slices.Contains(c.Challenge.Providers[:i], p), at, "names %.40q a second time", p)
 	}
 }

@@ -15,7 +15,9 @@ type Model struct {
 	NowMs     int64
 	Stock     map[sale.Place]sale.Level
 	Holds     map[string]*Hold
-	Adjusted  map[string]sale.Level
+	// Attempts count by device; of its limit only the burst counts here, none comes back.
+	Attempts map[string]int64
+	Adjusted map[string]sale.Level
 	// Events counts what must have been appended.
 	Events int64
 }
@@ -35,7 +37,7 @@ type Hold struct {
 func NewModel(c sale.Config, nowMs int64) *Model {
 	m := &Model{
 		Config: c, Lifecycle: sale.Live, NowMs: nowMs, Stock: map[sale.Place]sale.Level{},
-		Holds: map[string]*Hold{}, Adjusted: map[string]sale.Level{}, Events: 1,
+		Holds: map[string]*Hold{}, Attempts: map[string]int64{}, Adjusted: map[string]sale.Level{}, Events: 1,
 	}
 	for _, i := range c.Items {
 		for _, s := range i.Stock {
@@ -109,9 +111,12 @@ func (m *Model) closed() sale.Outcome {
 	return ""
 }
 
+// Asker is who makes a request. Device and Tier may be "".
+type Asker struct{ Customer, Device, Tier string }
+
 // Reserve takes normalized lines for a new id, or says why not.
-func (m *Model) Reserve(id, customer string, lines []sale.Line) sale.Outcome {
-	asked := customer + "|" + sale.PackLines(lines)
+func (m *Model) Reserve(id string, who Asker, lines []sale.Line) sale.Outcome {
+	asked := who.Customer + "|" + sale.PackLines(lines)
 	if h := m.Holds[id]; h != nil {
 		switch {
 		case h.Asked != asked:
@@ -128,7 +133,19 @@ func (m *Model) Reserve(id, customer string, lines []sale.Line) sale.Outcome {
 	if o := m.closed(); o != "" {
 		return o
 	}
-	if o := m.capped(customer, lines); o != "" {
+	if l := m.Config.Limits; l != nil && who.Device != "" && m.Attempts[who.Device] == l.Device.Burst {
+		return sale.RateLimited
+	}
+	o := m.take(id, who, asked, lines)
+	if o != sale.Again {
+		m.Attempts[who.Device]++
+	}
+	return o
+}
+
+// take is an attempt that no limit refuses.
+func (m *Model) take(id string, who Asker, asked string, lines []sale.Line) sale.Outcome {
+	if o := m.capped(who, lines); o != "" {
 		return o
 	}
 	picked, ok := m.pick(lines)
@@ -140,14 +157,14 @@ func (m *Model) Reserve(id, customer string, lines []sale.Line) sale.Outcome {
 	}
 	m.move(picked, sale.Level{Held: 1})
 	m.Holds[id] = &Hold{
-		State: sale.StateHeld, Customer: customer, Asked: asked, Lines: picked,
+		State: sale.StateHeld, Customer: who.Customer, Asked: asked, Lines: picked,
 		Deadline: m.NowMs + m.Config.HoldSeconds*1000,
 	}
 	m.Events++
 	return sale.Held
 }
 
-func (m *Model) capped(customer string, lines []sale.Line) sale.Outcome {
+func (m *Model) capped(who Asker, lines []sale.Line) sale.Outcome {
 	want, total := map[string]int64{}, int64(0)
 	for _, l := range lines {
 		item := m.Config.Item(l.SKU)
@@ -160,15 +177,29 @@ func (m *Model) capped(customer string, lines []sale.Line) sale.Outcome {
 		want[l.SKU] += l.Qty
 		total += l.Qty
 	}
-	if c := m.Config.Caps.PerOrder; c > 0 && total > c {
+	perOrder, perCustomer := m.Config.Caps.PerOrder, m.Config.Caps.PerCustomer
+	if t := m.Config.Caps.Tiers[who.Tier]; t.PerOrder > 0 {
+		perOrder = t.PerOrder
+	}
+	if t := m.Config.Caps.Tiers[who.Tier]; t.PerCustomer > 0 {
+		perCustomer = t.PerCustomer
+	}
+	if perOrder > 0 && total > perOrder {
 		return sale.CapExceeded
 	}
-	of, all := m.Counts(customer)
-	over := m.Config.Caps.PerCustomer > 0 && all+total > m.Config.Caps.PerCustomer
+	of, all := m.Counts(who.Customer)
+	over := perCustomer > 0 && all+total > perCustomer
 	for sku, n := range want {
 		if c := m.Config.Item(sku).CapPerCustomer; c > 0 && of[sku]+n > c {
 			over = true
 		}
+	}
+	for _, g := range m.Config.Groups {
+		var asked, has int64
+		for _, sku := range g.SKUs {
+			asked, has = asked+want[sku], has+of[sku]
+		}
+		over = over || asked > 0 && has+asked > g.CapPerCustomer
 	}
 	switch {
 	case !over:

@@ -39,8 +39,14 @@ func randomOperations(t *testing.T, rdb redis.UniversalClient) {
 	rng := rand.New(rand.NewPCG(Seed(t), 1))
 	c := DemoConfig()
 	c.Caps = sale.Caps{PerCustomer: 4, PerOrder: 3}
+	c.Caps.Tiers = map[string]sale.Tier{"gold": {PerCustomer: 6}, "new": {PerCustomer: 1, PerOrder: 1}}
 	c.Items[0].CapPerCustomer = 2
 	c.Items[1].Stock[0].OnHand = 6
+	c.Groups = []sale.Group{
+		{Name: "both", SKUs: []string{"AIR-42", "BAG"}, CapPerCustomer: 5},
+		{Name: "bags", SKUs: []string{"BAG"}, CapPerCustomer: 3},
+	}
+	c.Limits = &sale.Limits{Device: &sale.Limit{Rate: 3, PerSeconds: 86_400, Burst: 3}}
 	if rng.IntN(2) == 0 {
 		c.Allocation = sale.AllocateMostStock
 	}
@@ -64,6 +70,15 @@ type randomRun struct {
 
 func (r *randomRun) id() string       { return fmt.Sprintf("id-%05d", r.rng.IntN(400)) }
 func (r *randomRun) customer() string { return fmt.Sprintf("c-%d", r.rng.IntN(12)) }
+
+func (r *randomRun) request() lua.ReserveRequest {
+	q := r.Request(r.id(), r.customer(), sale.PackLines(r.lines()))
+	if r.rng.IntN(3) > 0 {
+		q.Device = fmt.Sprintf("d-%d", r.rng.IntN(600))
+	}
+	q.Tier = []string{"", "", "gold", "new", "unheard-of"}[r.rng.IntN(5)]
+	return q
+}
 
 func (r *randomRun) lines() []sale.Line {
 	places := []sale.Line{
@@ -120,13 +135,14 @@ func (r *randomRun) reserveBatch() string {
 	var batch []lua.ReserveRequest
 	what := "reserve"
 	for range 1 + r.rng.IntN(5) {
-		batch = append(batch, r.Request(r.id(), r.customer(), sale.PackLines(r.lines())))
+		batch = append(batch, r.request())
 	}
 	answers, err := r.Shard.Reserve(r.Ctx, batch)
 	require.NoError(r.T, err)
 	for i, q := range batch {
-		want := r.model.Reserve(q.ID, q.Customer, q.Lines)
-		what += fmt.Sprintf(" %s %s %s -> %s", q.ID, q.Customer, sale.PackLines(q.Lines), answers[i].Outcome)
+		want := r.model.Reserve(q.ID, Asker{q.Customer, q.Device, q.Tier}, q.Lines)
+		what += fmt.Sprintf(" %s %s/%s/%s %s -> %s", q.ID, q.Customer, q.Device, q.Tier, sale.PackLines(q.Lines),
+			answers[i].Outcome)
 		require.Equal(r.T, want, answers[i].Outcome, what)
 		if want == sale.Held || want == sale.Replay {
 			r.requireHold(q.ID, answers[i].Reservation, what)
