@@ -9,7 +9,7 @@ import (
 	"flashgate/sale"
 )
 
-// ErrSettled: the dead letter was replayed or resolved before.
+// ErrSettled says that the dead letter was replayed or resolved before.
 var ErrSettled = errors.New("the dead letter is settled already")
 
 // LetterKind says why an event is not in the books.

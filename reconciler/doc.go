@@ -10,6 +10,8 @@
 //	worker.go      one shard: the loop, its pauses, its state and its log lines
 //	verdict.go     what Redis shows against the ledger's head: nothing, drain, create, rebuild, freeze
 //	drain.go       look, lock, append, commit, trim
+//	bury.go        dead letters: out of the way, into a place of their own in the chain
+//	settle.go      dead letters again: replayed or resolved by an operator
 //	apply.go       versions of a sale on their way into the shard
 //	rebuild.go     close, drain the rest, fold, begin an epoch, write it, open
 //	sweep.go       gives back what is due

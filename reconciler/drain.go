@@ -35,12 +35,17 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 			w.become(stateRecovering, "another reconciler rebuilds", v.detail)
 			return wait, nil
 		}
+		if wait, err := w.tainted(tctx, tx, s, v); wait > 0 || err != nil {
+			return wait, err
+		}
 		c, err := w.condemn(tctx, tx, v)
 		if err != nil {
 			return 0, err
 		}
 		cancel()
 		return 0, w.rebuild(ctx, c)
+	case verdictBury:
+		return w.bury(tctx, tx, s, v.detail)
 	case verdictFreeze:
 		w.become(stateFrozen, v.reason, v.detail)
 		return ms(w.r.opts.FrozenMs), nil
@@ -52,7 +57,10 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 // drain appends the next events of the chain, and trims once they are durable.
 func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (time.Duration, error) {
 	begun, events := time.Now(), v.events
-	if n := w.invalid - events[0].Seq; n > 0 && n < int64(len(events)) {
+	switch n := w.invalid.seq - events[0].Seq; {
+	case n == 0 && w.invalid.mark == events[0].Mark:
+		return w.bury(ctx, tx, s, w.invalid.reason)
+	case n > 0 && n < int64(len(events)):
 		events = events[:n] // Up to the one that the ledger would not take.
 	}
 	if err := w.append(ctx, tx, events); err != nil {
@@ -85,19 +93,25 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	return ms(w.r.opts.IdleMs), nil
 }
 
-// refused judges an error of append: an event that the books do not allow freezes the shard, once
-// those before it are in.
+// refusedEvent is an event that the books do not allow, and why.
+type refusedEvent struct {
+	seq          int64
+	mark, reason string
+}
+
+// refused judges an error of append: an event that the books do not allow is buried once those before
+// it are in.
 func (w *worker) refused(events []sale.Event, err error) (time.Duration, error) {
 	var bad *ledger.InvalidError
 	if !errors.As(err, &bad) {
 		return 0, err
 	}
-	w.invalid = bad.Seq
-	if bad.Seq > events[0].Seq {
-		return 0, nil
+	at := bad.Seq - events[0].Seq
+	if at < 0 || at >= int64(len(events)) {
+		return 0, err
 	}
-	w.become(stateFrozen, freezePoison, bad.Error())
-	return ms(w.r.opts.FrozenMs), nil
+	w.invalid = refusedEvent{bad.Seq, events[at].Mark, bad.Error()}
+	return 0, nil
 }
 
 func (w *worker) append(ctx context.Context, tx ledger.Tx, events []sale.Event) error {

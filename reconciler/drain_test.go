@@ -160,69 +160,6 @@ func TestGapFreezes(t *testing.T) {
 	require.Equal(t, 1, strings.Count(r.log.String(), "shard is frozen"))
 }
 
-// TestPoisonFreezes guards that an event that cannot be read, or that the books do not allow, is
-// not skipped: those before it arrive, the shard is frozen, the alert names it.
-func TestPoisonFreezes(t *testing.T) {
-	for name, packed := range map[string]string{
-		"unreadable": "nonsense",
-		"not allowed": (&sale.Event{
-			Mark: "bad", Type: sale.EventConfirmed, Reservation: "nobody", Customer: "c",
-		}).Pack(),
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, realRedis(t))
-			r.created()
-			r.hold()
-			r.hold()
-			l, err := r.gate.Look(r.ctx, 1, 0, 1)
-			require.NoError(t, err)
-			packed := strings.Replace(packed, "bad\n\n", "bad\n"+l.Mark+"\n", 1)
-			require.NoError(t, r.rdb.XAdd(r.ctx, &redis.XAddArgs{
-				Stream: "fg:{drop:0}:1:events", ID: "1-4", Values: []string{"e", packed},
-			}).Err())
-			require.NoError(t, r.rdb.HSet(r.ctx, "fg:{drop:0}:sale", "seq", 4, "mark", "bad").Err())
-			r.hold()
-			rec := r.make("only", func(rec *Reconciler) { rec.ledger = checked{r.memory} })
-			r.run(rec)
-			r.eventually("frozen", func() bool {
-				return value(t, rec.m.frozen.WithLabelValues("drop", "0", freezePoison)) == 1
-			})
-			h, err := r.ledger.Head(r.ctx, r.id)
-			require.NoError(t, err)
-			require.Equal(t, int64(3), h.Seq, "those before it are in")
-			require.Contains(t, r.log.String(), "1-4")
-			l, err = r.gate.Look(r.ctx, 1, 0, 1)
-			require.NoError(t, err)
-			require.True(t, l.Open, "selling goes on")
-		})
-	}
-}
-
-// checked is a ledger that asks the books before it takes events, as the real ones do.
-type checked struct{ *memory }
-
-func (c checked) Begin(ctx context.Context, id ledger.Shard) (ledger.Tx, error) {
-	tx, err := c.memory.Begin(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return checkedTx{tx, c.memory}, nil
-}
-
-type checkedTx struct {
-	ledger.Tx
-	m *memory
-}
-
-func (c checkedTx) Append(ctx context.Context, events []sale.Event) error {
-	for i := range events {
-		if events[i].Mark == "bad" {
-			return &ledger.InvalidError{Epoch: events[i].Epoch, Seq: events[i].Seq, Reason: errInjected}
-		}
-	}
-	return c.Tx.Append(ctx, events)
-}
-
 // TestAliveReachesTheLedger guards what deadlines are moved by: the ledger knows when an idle
 // shard was last alive.
 func TestAliveReachesTheLedger(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 type metrics struct {
 	lagEvents, lagSeconds, state, frozen *prometheus.GaugeVec
 	differences, oversells, verifiedAt   *prometheus.GaugeVec
+	tainted                              *prometheus.GaugeVec
+	buried                               prometheus.Counter
 	drained, swept, setAside             prometheus.Counter
 	rebuilds, versions, errors           *prometheus.CounterVec
 	batchSeconds, rebuildSeconds         prometheus.Histogram
@@ -41,6 +43,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		verifiedAt: gauge("verify_good_timestamp_seconds",
 			"When a verification last found everything compared and nothing different, in Unix time.",
 			"sale", "shard"),
+		tainted: gauge("tainted",
+			"Dead letters of a shard that nobody settled: until then it is not rebuilt by itself.", "sale", "shard"),
+		buried:   counter("dead_letters_total", "Events that could not become part of the books."),
 		drained:  counter("drained_total", "Events committed to the ledger."),
 		swept:    counter("swept_total", "Holds given back because their deadline was over."),
 		setAside: counter("set_aside_total", "Events of lost forks that were kept for inspection."),
@@ -62,7 +67,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	})
 	reg.MustRegister(m.lagEvents, m.lagSeconds, m.state, m.frozen, m.drained, m.swept, m.setAside,
 		m.rebuilds, m.versions, m.errors, m.batchSeconds, m.rebuildSeconds,
-		m.differences, m.oversells, m.verifiedAt, m.verifySeconds)
+		m.tainted, m.buried, m.differences, m.oversells, m.verifiedAt, m.verifySeconds)
 	return m
 }
 
@@ -103,7 +108,7 @@ func (s shardMetrics) setState(state, cause string) {
 		}
 		s.m.state.WithLabelValues(s.sale, s.number, name).Set(value)
 	}
-	for _, reason := range []string{freezeGap, freezePoison} {
+	for _, reason := range []string{freezeGap} {
 		value := 0.0
 		if state == stateFrozen && cause == reason {
 			value = 1

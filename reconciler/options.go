@@ -25,6 +25,8 @@ type Options struct {
 	ShardsMs int64
 	// VersionsMs: how often the ledger is asked for pending versions; default 100.
 	VersionsMs int64
+	// TaintsMs: how often open dead letters are counted; default 1,000.
+	TaintsMs int64
 	// AliveMs: how often an idle shard's last sign of life goes to the ledger; default 5,000.
 	AliveMs int64
 	// MaxClockStepMs: a shard last seen alive longer ago is rebuilt, so that its deadlines move.
@@ -88,6 +90,7 @@ func (o Options) withDefaults() Options {
 	}
 	setDefault(&o.ShardsMs, 1000)
 	setDefault(&o.VersionsMs, 100)
+	setDefault(&o.TaintsMs, 1000)
 	setDefault(&o.AliveMs, 5000)
 	setDefault(&o.MaxClockStepMs, 30_000)
 	setDefault(&o.RecoveryGraceMs, 30_000)

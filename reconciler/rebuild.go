@@ -83,6 +83,9 @@ func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemne
 			break
 		}
 		n, _ := continues(s.events, tx.Head())
+		if n == 0 && len(s.events) == 0 && s.poison != nil {
+			return c, errAgain // It is buried first.
+		}
 		if n == 0 {
 			break
 		}
@@ -184,7 +187,14 @@ func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
 		}
 		for _, e := range l.Events {
 			mark, _, _ := strings.Cut(e.Packed, "\n")
-			if known, ok := marks[e.Seq]; !ok || known != mark {
+			known, ok := marks[e.Seq]
+			if !ok {
+				if ok, err = w.isBuried(ctx, e); err != nil {
+					return 0, err
+				}
+				known = mark
+			}
+			if !ok || known != mark {
 				return e.Seq, nil
 			}
 		}

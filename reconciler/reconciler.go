@@ -92,6 +92,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	if r.opts.Drain {
 		r.run.Go(func() { r.findVersions(ctx, work) })
 		r.run.Go(func() { r.dropPast(ctx) })
+		r.run.Go(func() { r.countTaints(ctx) })
 	}
 	if r.opts.VerifyEveryMs > 0 {
 		r.run.Go(func() { r.verifyShards(ctx) })

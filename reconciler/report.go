@@ -36,6 +36,8 @@ type Report struct {
 	// OversellIncidents counts places with more sold, held and withheld than there is, in Redis or
 	// by an event of the ledger.
 	OversellIncidents int `json:"oversell_incidents"`
+	// DeadLetters counts the open ones that taint the shard.
+	DeadLetters int `json:"dead_letters"`
 	// AtMs is when the verification began, TookMs how long it took.
 	AtMs   int64 `json:"at_ms"`
 	TookMs int64 `json:"took_ms"`
@@ -94,6 +96,8 @@ const (
 	DifferentFold DifferenceKind = "fold"
 	// DifferentWatermark: the watermark row is not the end of the chain.
 	DifferentWatermark DifferenceKind = "watermark"
+	// DifferentLetter: Redis may have what an open dead letter did, and the ledger has not.
+	DifferentLetter DifferenceKind = "dead_letter"
 	// DifferentVersion: the versions of the sale do not say what was applied.
 	DifferentVersion           DifferenceKind = "version"
 	DifferentStockRow          DifferenceKind = "stock_levels"
@@ -142,6 +146,10 @@ var remedies = map[DifferenceKind]struct{ cause, advice string }{
 	},
 	DifferentAdjustment: {
 		"the record was changed, removed or made beside the scripts: a repeat would count twice", adviceRebuild,
+	},
+	DifferentLetter: {
+		"an event could not be read or was not allowed: other differences may be its effect",
+		"look at it with flashgate reconcile dead-letters list, then replay or resolve it",
 	},
 	DifferentChain:     {"the row was changed after it was written", adviceRestore},
 	DifferentFold:      {"rows were changed or removed, or another version of the program wrote them", adviceRestore},

@@ -15,6 +15,7 @@ const (
 	verdictCreate  = "create"
 	verdictRebuild = "rebuild"
 	verdictFreeze  = "freeze"
+	verdictBury    = "bury"
 )
 
 // Why a shard is rebuilt.
@@ -29,8 +30,7 @@ const (
 
 // Why a shard is frozen until an operator decides.
 const (
-	freezeGap    = "gap"    // the ledger lost its tail, and Redis has it no more
-	freezePoison = "poison" // an event cannot be read
+	freezeGap = "gap" // the ledger lost its tail, and Redis has it no more
 )
 
 // sight is a look at Redis with its events read, up to the first that cannot be.
@@ -91,7 +91,7 @@ func judgeEvents(s sight, h ledger.Head, positions string, rebuild func(string) 
 		return verdict{what: verdictFreeze, reason: freezeGap, detail: positions}
 	}
 	if len(s.events) == 0 {
-		return verdict{what: verdictFreeze, reason: freezePoison, detail: s.poison.Error()}
+		return verdict{what: verdictBury, detail: s.poison.Error()}
 	}
 	n, forked := continues(s.events, h)
 	if forked {

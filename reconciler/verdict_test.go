@@ -53,7 +53,7 @@ func TestVerdict(t *testing.T) {
 		{name: "ahead", look: ahead, events: chain("m5", 6, 7), head: head, what: verdictDrain, drain: 2},
 		{name: "ahead, and closed", look: with(func(l *lua.Look) { l.Seq, l.Open = 7, false }), events: chain("m5", 6, 7), head: head, what: verdictDrain, drain: 2},
 		{name: "ahead, up to a poison event", look: ahead, events: chain("m5", 6), poison: errors.New("7 unreadable"), head: head, what: verdictDrain, drain: 1},
-		{name: "poison", look: ahead, poison: errors.New("6 unreadable"), head: head, what: verdictFreeze, reason: freezePoison},
+		{name: "poison", look: ahead, poison: errors.New("6 unreadable"), head: head, what: verdictBury},
 		{name: "ahead of another history", look: ahead, events: chain("x5", 6, 7), head: head, what: verdictRebuild, reason: reasonFork},
 		{name: "breaks in the middle", look: ahead, events: fork, head: head, what: verdictRebuild, reason: reasonFork, drain: 1},
 		{name: "hole in the middle", look: with(func(l *lua.Look) { l.Seq = 8 }), events: []sale.Event{chain("m5", 6)[0], chain("m7", 8)[0]}, head: head, what: verdictDrain, drain: 1},

@@ -74,6 +74,9 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil || v.report.State == VerifiedWaiting {
 		return err
 	}
+	if err := v.countLetters(ctx); err != nil {
+		return err
+	}
 	if !ok {
 		// Redis is not to be compared now; the ledger alone is.
 		if err := v.foldTo(ctx, head.Seq); err != nil {
@@ -144,6 +147,20 @@ func (v *verification) head(ctx context.Context) (ledger.Head, error) {
 		return head, step("read head", err)
 	}
 	return head, nil
+}
+
+// countLetters notes the open dead letters of the shard.
+func (v *verification) countLetters(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ms(v.r.opts.StepTimeoutMs))
+	defer cancel()
+	taints, err := v.r.ledger.Taints(ctx)
+	if err != nil {
+		return step("count dead letters", err)
+	}
+	if v.report.DeadLetters = taints[v.id]; v.report.DeadLetters > 0 {
+		v.differ(DifferentLetter, v.id.Sale, "", fmt.Sprintf("%d open dead letters", v.report.DeadLetters))
+	}
+	return nil
 }
 
 // begin folds the ledger up to where Redis is, and compares the settings of the sale.

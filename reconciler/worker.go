@@ -20,10 +20,11 @@ const (
 	stateWaiting    = "waiting"    // not created yet
 	stateRecovering = "recovering" // being rebuilt
 	stateFrozen     = "frozen"     // an operator decides
+	stateTainted    = "tainted"    // to be rebuilt, and waits for the operator to settle its dead letters
 	stateFailing    = "failing"    // Redis or ledger do not answer as they should
 )
 
-var states = []string{stateStarting, stateOpen, stateWaiting, stateRecovering, stateFrozen, stateFailing}
+var states = []string{stateStarting, stateOpen, stateWaiting, stateRecovering, stateFrozen, stateTainted, stateFailing}
 
 // errAgain ends a round that was overtaken: another look decides.
 var errAgain = errors.New("overtaken")
@@ -43,8 +44,9 @@ type worker struct {
 	// head is the ledger's as last known; known is false when it has to be asked for.
 	head  ledger.Head
 	known bool
-	// invalid is the seq of an event that the ledger would not take; 0 without one.
-	invalid int64
+	// invalid is the event that the ledger would not take after the head as it was; its seq is 0
+	// without one.
+	invalid refusedEvent
 
 	state, cause string
 	failures     int
@@ -217,7 +219,7 @@ func (w *worker) become(state, cause, detail string) {
 	}
 	level, was := slog.LevelInfo, w.state
 	switch {
-	case state == stateFailing || state == stateFrozen:
+	case state == stateFailing || state == stateFrozen || state == stateTainted:
 		level = slog.LevelError
 	case state == stateRecovering:
 		level = slog.LevelWarn

@@ -7,6 +7,8 @@ import (
 type reconcileCmd struct {
 	Start  reconcileStartCmd  `cmd:"" name:"run" default:"withargs" help:"Run the reconciler alone (the default)."`
 	Verify reconcileVerifyCmd `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
+
+	DeadLetters reconcileLettersCmd `cmd:"" help:"Events that could not become part of the books."`
 }
 
 // Help shows an example.
