@@ -33,10 +33,23 @@ func AppendRateLimit(dst []byte, r *Rules, nowUs int64, arrivals string) []byte 
 		backUs := ahead + (left+1)*p.IntervalUs - window
 		dst = appendItem(dst, start, sale.Dimensions[p.Dimension])
 		dst = strconv.AppendInt(append(dst, ";r="...), left, 10)
-		dst = strconv.AppendInt(append(dst, ";t="...), (backUs+999_999)/1_000_000, 10)
+		dst = strconv.AppendInt(append(dst, ";t="...), seconds(backUs), 10)
 	}
 	return dst
 }
+
+// AppendRefusal appends the value of the RateLimit header of an attempt that the shield refused, for
+// which no script answered: of the rule that refused alone. Nothing is left, of attempts that cost as much.
+func AppendRefusal(dst []byte, why Refusal) []byte {
+	if why.RetryUs <= 0 {
+		return dst
+	}
+	dst = append(appendItem(dst, len(dst), sale.Dimensions[why.Dimension]), ";r=0;t="...)
+	return strconv.AppendInt(dst, seconds(why.RetryUs), 10)
+}
+
+// seconds rounds up.
+func seconds(us int64) int64 { return (us + 999_999) / 1_000_000 }
 
 // Verdict is what one rule said about an attempt.
 type Verdict uint8

@@ -19,8 +19,7 @@ type Rules struct {
 	list   []sale.PackedRule // as packed, shadow rules too: arrivals come in this order
 	policy string
 	// enforced has the rules that refuse, by dimension.
-	enforced  [dimensions]rule
-	enforcing bool
+	enforced [dimensions]rule
 }
 
 // rule is a limit in the units of the shield; without one, burst is 0.
@@ -52,7 +51,6 @@ func Parse(packed string) (*Rules, error) {
 		if p.Shadow {
 			continue
 		}
-		r.enforcing = true
 		r.enforced[p.Dimension] = rule{
 			burst: p.Burst, intervalNs: p.IntervalUs * 1000, windowNs: p.Burst * p.IntervalUs * 1000,
 		}

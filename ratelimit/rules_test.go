@@ -78,6 +78,11 @@ func TestAppendRateLimit(t *testing.T) {
 	}))
 }
 
+func TestAppendRefusal(t *testing.T) {
+	require.Equal(t, `"ip";r=0;t=2`, string(AppendRefusal(nil, Refusal{Dimension: 1, RetryUs: 1_000_001})))
+	require.Equal(t, "a", string(AppendRefusal([]byte("a"), Refusal{})), "never")
+}
+
 func TestVerdicts(t *testing.T) {
 	r := parse(t, "ip,20000,100,shadow;device,60000000,2,enforce;")
 	for arrivals, want := range map[string][3]Verdict{

@@ -45,7 +45,7 @@ func (r *ruleSet) see(at int64) {
 // Rules that were missed in between may have been tighter: who knows of such says nil first.
 func (s *Shield) SetRules(saleID string, group sale.LimitGroup, rules *Rules) {
 	name := setName{saleID, group}
-	if rules != nil && !rules.enforcing {
+	if rules != nil && len(rules.list) == 0 {
 		rules = nil
 	}
 	if (*s.sets.Load())[name].same(rules) {

@@ -14,7 +14,7 @@ import (
 // ShieldOptions are the limits of a Shield. A zero value takes the default named beside it.
 type ShieldOptions struct {
 	// KeysMax is the most customers, addresses and devices that are known at a time, of all sales;
-	// default 100,000. One takes about 100 bytes.
+	// default 100,000. One takes about 130 bytes.
 	KeysMax int
 	// RuleSetsMax is the most groups of routes, of all sales, whose rules are known; default 10,000.
 	// Beyond it any other is forgotten, and everything of that group passes.

@@ -92,6 +92,10 @@ func TestShieldWithoutRules(t *testing.T) {
 		_, d := r.Alone(a)
 		require.Equal(t, Pass, d)
 	}
+	require.Equal(t, "customer,200000,1,shadow;", r.Rules(testSale, sale.LimitReserve).Packed())
+	require.Nil(t, r.Rules(testSale, sale.LimitReads))
+	r.SetRules(testSale, sale.LimitReserve, parse(t, ""))
+	require.Nil(t, r.Rules(testSale, sale.LimitReserve))
 	r.SetRules(testSale, sale.LimitReserve, parse(t, tenFive))
 	r.charge(t, &Attempt{Sale: testSale, Group: sale.LimitReserve, Values: [3]string{"", "ip"}}, 20, tenFive)
 	for i := range r.tables {
