@@ -214,13 +214,13 @@ func (s *Shield) Settle(t *Ticket, judgedBy string, charged bool) {
 // judgedBy are the rules that the script named, dimension and retryUs what refused and for how long in
 // us; 0 is for ever, which says nothing about other attempts.
 func (s *Shield) Refused(t *Ticket, judgedBy string, dimension int, retryUs int64) {
-	set, at, cost := t.set, t.at, t.cost
-	if set == nil {
+	set, keys, at, cost := t.set, t.keys, t.at, t.cost
+	s.Settle(t, judgedBy, false)
+	if set == nil || judgedBy != set.rules.packed || dimension < 0 || dimension >= dimensions || retryUs <= 0 {
 		return
 	}
-	key, r := t.keys[dimension], &set.rules.enforced[dimension]
-	s.Settle(t, judgedBy, false)
-	if judgedBy != set.rules.packed || key == 0 || retryUs <= 0 || cost > r.burst {
+	key, r := keys[dimension], &set.rules.enforced[dimension]
+	if key == 0 || cost > r.burst {
 		return
 	}
 	now, retryNs := s.o.Now(), min(retryUs, r.windowNs/1000)*1000

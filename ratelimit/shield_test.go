@@ -188,7 +188,7 @@ func TestShieldRemembersRefusals(t *testing.T) {
 		packed    string
 		dimension int
 		retryUs   int64
-	}{{packed, 2, 1000_000}, {packed, 1, 0}, {"", 1, 1_000_000}, {tenFive, 0, 1_000_000}} {
+	}{{packed, 2, 1000_000}, {packed, 1, 0}, {"", 1, 1_000_000}, {packed, -1, 1_000_000}, {packed, 3, 1_000_000}, {tenFive, 0, 1_000_000}} {
 		r := newRig(t, packed, nil)
 		ticket, _ := r.Arrive(a)
 		r.Refused(&ticket, c.packed, c.dimension, c.retryUs)
