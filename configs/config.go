@@ -102,7 +102,7 @@ type SiteKeys struct {
 type ReCaptcha struct {
 	SiteKey    string   `json:"site_key"`
 	Secret     Password `json:"secret"`
-	MinPercent int64    `json:"min_percent" range:"0 to 100"`
+	MinPercent int64    `json:"min_percent" range:"1 to 100"`
 }
 
 // Reconcile sets the pace of the books, and when Redis counts as lost.

@@ -48,6 +48,14 @@ func (r *request) owner() string {
 	return ""
 }
 
+// actor is how the ledger names who asks.
+func (r *request) actor() string {
+	if r.byToken() {
+		return "customer:" + r.who.Name
+	}
+	return r.who.actor()
+}
+
 // sale finds a sale in the catalog.
 func (g *Gateway) sale(id string) (sale.Version, error) {
 	v, err := g.catalog.sale(g.base, id)

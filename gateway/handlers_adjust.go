@@ -21,7 +21,7 @@ func (g *Gateway) adjust(r *request) error {
 	if _, err := g.saleFor(r, body.Sale); err != nil {
 		return err
 	}
-	ask := body.toLua(r.who.actor())
+	ask := body.toLua(r.actor())
 	shard := g.store.Shard(body.Sale, 0)
 	var a lua.AdjustAnswer
 	err := g.resolver.doAgain(g.base, shard, func(ctx context.Context) (again bool, err error) {

@@ -17,7 +17,11 @@ import (
 func (g *Gateway) reservation(r *request) error {
 	q := r.query
 	id, saleID := r.param("reservation"), q["sale"]
-	if _, err := g.saleFor(r, saleID); err != nil {
+	v, err := g.saleFor(r, saleID)
+	if err != nil {
+		return err
+	}
+	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	if sale.CheckReservationID(id) != "" {
@@ -79,6 +83,9 @@ func (g *Gateway) availability(r *request) error {
 		return err
 	}
 	if err := r.mayUse(q["location"]); err != nil {
+		return err
+	}
+	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	skus := []string{}
@@ -193,6 +200,9 @@ func statusOf(l sale.Level, lowAt int64) string {
 func (g *Gateway) publicSale(r *request) error {
 	v, err := g.saleInPath(r)
 	if err != nil {
+		return err
+	}
+	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	c := &v.Config

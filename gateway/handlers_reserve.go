@@ -23,10 +23,28 @@ func (g *Gateway) reserve(r *request) error {
 	if err := r.mayTake(lines); err != nil {
 		return err
 	}
+	who, err := g.shopperOf(r, &v, &body)
+	if err != nil {
+		return err
+	}
+	if err := g.prove(r, &v, body.ReservationID, &who); err != nil {
+		return err
+	}
+	g.limiter.plan(&v)
+	try := attemptOf(&v, sale.LimitReserve, &who, costOfRequest)
+	early, err := g.limiter.enter(g.base, r, &try, body.ReservationID)
+	if early {
+		g.watch.TooEarly(body.Sale, who.customer)
+	}
+	if err != nil {
+		return err
+	}
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
-		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
+		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
+		IP:          who.ip, Device: who.device, Tier: who.tier,
 	})
+	g.limiter.leave(r, &try, &a, err)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (g *Gateway) putSale(r *request) error {
 	if errs := config.Validate(); len(errs) > 0 {
 		return invalid(errs...)
 	}
-	next := sale.Version{Sale: id, Lifecycle: sale.Live, Config: config, Actor: r.who.actor()}
+	next := sale.Version{Sale: id, Lifecycle: sale.Live, Config: config, Actor: r.actor()}
 	status := fiber.StatusCreated
 	if current.Version > 0 {
 		status, next.Lifecycle = fiber.StatusOK, current.Lifecycle
@@ -261,7 +261,7 @@ func (g *Gateway) changeLifecycle(r *request, verb string, to sale.Lifecycle) er
 			return g.whenApplied(r, fiber.StatusOK, current)
 		}
 		next := sale.Version{
-			Sale: id, Lifecycle: to, Config: current.Config, Actor: r.who.actor(), Reason: body.Reason,
+			Sale: id, Lifecycle: to, Config: current.Config, Actor: r.actor(), Reason: body.Reason,
 		}
 		stored, err := g.putVersion(next, current.Version)
 		if errors.Is(err, ledger.ErrVersionMismatch) {

@@ -16,7 +16,7 @@ func (g *Gateway) confirm(r *request) error {
 		return err
 	}
 	a, err := g.verb(r, "confirm", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Confirm(ctx, body.ReservationID, body.OrderID, r.who.actor())
+		return s.Confirm(ctx, body.ReservationID, body.OrderID, r.actor())
 	})
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (g *Gateway) release(r *request) error {
 	}
 	keep := sale.NormalizeLines(body.kept())
 	a, err := g.verb(r, "release", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Release(ctx, body.ReservationID, keep, r.who.actor(), "")
+		return s.Release(ctx, body.ReservationID, keep, r.actor(), r.owner())
 	})
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (g *Gateway) extend(r *request) error {
 		return err
 	}
 	a, err := g.verb(r, "extend", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Extend(ctx, body.ReservationID, body.Extension, r.who.actor(), "")
+		return s.Extend(ctx, body.ReservationID, body.Extension, r.actor(), r.owner())
 	})
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (g *Gateway) cancel(r *request) error {
 		return err
 	}
 	a, err := g.verb(r, "cancel", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
-		return s.Cancel(ctx, body.ReservationID, *body.Restock, body.Reason, r.who.actor())
+		return s.Cancel(ctx, body.ReservationID, *body.Restock, body.Reason, r.actor())
 	})
 	if err != nil {
 		return err
@@ -71,7 +71,11 @@ func (g *Gateway) cancel(r *request) error {
 func (g *Gateway) verb(
 	r *request, name, saleID, id string, call func(context.Context, *lua.Shard) (lua.Answer, error),
 ) (a lua.Answer, err error) {
-	if _, err := g.saleFor(r, saleID); err != nil {
+	v, err := g.saleFor(r, saleID)
+	if err != nil {
+		return a, err
+	}
+	if err := g.limit(r, &v, sale.LimitSettle, costOfRequest); err != nil {
 		return a, err
 	}
 	if err := g.reach(r, saleID, id); err != nil {

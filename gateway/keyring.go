@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"flashgate/ledger"
+	"flashgate/sale"
 )
 
 // Roles are the roles of API keys.
@@ -45,6 +46,9 @@ const (
 	keyNameMax  = 128
 )
 
+// KeyScopeMax is the most sales, and the most locations, that one key may be limited to.
+const KeyScopeMax = 100
+
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // NewKey makes an API key: what the ledger stores, and the token, which is shown once and never
@@ -68,6 +72,34 @@ func NewKey(name, role string, now time.Time) (ledger.Key, string, error) {
 	sum := sha256.Sum256([]byte(token))
 	k.Hash = sum[:]
 	return k, token, nil
+}
+
+// LimitKey limits a storefront key to sales and locations; an empty list is every one. What it is
+// limited to need not exist yet.
+func LimitKey(k *ledger.Key, sales, locations []string) error {
+	if len(sales)+len(locations) > 0 && k.Role != "storefront" {
+		return fmt.Errorf("key role %s: only a storefront key can be limited to sales or locations", k.Role)
+	}
+	for _, scope := range []struct {
+		word  string
+		names []string
+		check func(string) string
+		limit *[]string
+	}{
+		{"sale", sales, sale.CheckSaleID, &k.Sales},
+		{"location", locations, sale.CheckName, &k.Locations},
+	} {
+		if len(scope.names) > KeyScopeMax {
+			return fmt.Errorf("key %ss: must be at most %d", scope.word, KeyScopeMax)
+		}
+		for _, name := range scope.names {
+			if wrong := scope.check(name); wrong != "" {
+				return fmt.Errorf("key %s %.70q: %s", scope.word, name, wrong)
+			}
+		}
+		*scope.limit = slices.Compact(slices.Sorted(slices.Values(scope.names)))
+	}
+	return nil
 }
 
 // tokenID returns the id in a token of the right form, and the SHA-256 of the token.
@@ -94,14 +126,28 @@ func tokenID(token string) (id string, hash [sha256.Size]byte, ok bool) {
 // keySource is what the keyring needs of a ledger.
 type keySource interface {
 	Keys(ctx context.Context) ([]ledger.Key, error)
+	TouchKeys(ctx context.Context, used map[string]time.Time) error
+	SigningKeys(ctx context.Context, candidate ledger.SigningKey) ([]ledger.SigningKey, error)
 }
 
 // keyring holds all keys in memory, read again every KeyRefresh. It is safe for concurrent use.
+//
+// A key that is made, rotated or revoked is so here after at most the longer of KeyRefresh and
+// LedgerTimeout, which is when the next read begins, and one LedgerTimeout, which is when it ends: 4 s
+// by default, 5 s with the longest KeyRefresh of the configuration, as long as the ledger answers.
+// When it does not, the last known keys stay. The end of a rotated key needs no read: it is known
+// since the rotation was, and is told by the gateway's own clock.
 type keyring struct {
 	source keySource
 	opts   Options
 	dev    [sha256.Size]byte
-	keys   atomic.Pointer[map[string]storedKey] // nil until the first read
+	keys   atomic.Pointer[map[string]*storedKey] // nil until the first read
+	// clock is when the last read began, in microseconds since 1970: the time of use that find notes,
+	// which asks no other clock.
+	clock atomic.Int64
+	// candidate is what this gateway would sign with if there were no key yet.
+	candidate ledger.SigningKey
+	signers   atomic.Pointer[[]ledger.SigningKey] // nil until the first read
 
 	// look is held by whoever reads the ledger, and guards what follows.
 	look     chan struct{}
@@ -116,9 +162,15 @@ type keyring struct {
 }
 
 type storedKey struct {
-	hash    [sha256.Size]byte
-	revoked bool
-	who     identity
+	hash      [sha256.Size]byte
+	revoked   bool
+	expiresAt time.Time // zero never
+	who       identity
+	use       *keyUse
+}
+
+func (s *storedKey) ended() bool {
+	return s.revoked || !s.expiresAt.IsZero() && !time.Now().Before(s.expiresAt)
 }
 
 // missLookups is the least time between two reads that unknown keys cause.
@@ -128,20 +180,34 @@ func newKeyring(l ledger.Ledger, o Options) *keyring { return newKeyringOf(l, o)
 
 func newKeyringOf(s keySource, o Options) *keyring {
 	o = o.withDefaults()
-	k := &keyring{source: s, opts: o, look: make(chan struct{}, 1), misses: map[string]struct{}{}}
+	k := &keyring{
+		source: s, opts: o, look: make(chan struct{}, 1), misses: map[string]struct{}{},
+		candidate: NewSigningKey(time.Now()),
+	}
 	if o.DevKey != "" {
 		k.dev = sha256.Sum256([]byte(o.DevKey))
 	}
 	return k
 }
 
-// run reads the keys at once and then every KeyRefresh, until ctx ends.
+// run reads API keys and signing keys at once and then every KeyRefresh, and writes down every
+// KeyTouch and at the end which were used, until ctx ends. Each waits for the ledger on its own.
 func (k *keyring) run(ctx context.Context) {
-	tick := time.NewTicker(k.opts.KeyRefresh)
+	var loops sync.WaitGroup
+	// What a failed read says is in the metrics of the ledger and in readiness; the last known keys stay.
+	loops.Go(func() { every(ctx, k.opts.KeyRefresh, func() { _ = k.refresh(ctx) }) })
+	loops.Go(func() { every(ctx, k.opts.KeyRefresh, func() { _ = k.readSigning(ctx) }) })
+	loops.Go(func() { every(ctx, k.opts.KeyTouch, func() { k.touch(ctx) }) })
+	loops.Wait()
+	k.touch(ctx)
+}
+
+// every runs f at once and then each d, until ctx ends.
+func every(ctx context.Context, d time.Duration, f func()) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {
-		// What it says is in the metrics of the ledger and in readiness; the last known keys stay.
-		_ = k.refresh(ctx)
+		f()
 		select {
 		case <-ctx.Done():
 			return
@@ -170,16 +236,17 @@ func (k *keyring) find(ctx context.Context, token string) (identity, error) {
 		}
 		stored, known = k.stored(id)
 	}
-	if !known || subtle.ConstantTimeCompare(hash[:], stored.hash[:]) != 1 || stored.revoked {
+	if !known || subtle.ConstantTimeCompare(hash[:], stored.hash[:]) != 1 || stored.ended() {
 		return identity{}, errUnauthenticated
 	}
+	stored.use.note(k.clock.Load())
 	return stored.who, nil
 }
 
-func (k *keyring) stored(id string) (storedKey, bool) {
+func (k *keyring) stored(id string) (*storedKey, bool) {
 	keys := k.keys.Load()
 	if keys == nil {
-		return storedKey{}, false
+		return nil, false
 	}
 	s, known := (*keys)[id]
 	return s, known
@@ -231,25 +298,37 @@ func (k *keyring) refresh(ctx context.Context) error {
 // read is for the holder of look. A caller that gives up does not end the read for the others.
 func (k *keyring) read(ctx context.Context) error {
 	k.lookedAt = time.Now()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.opts.LedgerTimeout)
+	k.clock.Store(k.lookedAt.UnixMicro())
+	ctx, cancel := k.patience(ctx)
 	defer cancel()
 	list, err := k.source.Keys(ctx)
 	if k.failed = err; err != nil {
 		return err
 	}
-	keys := make(map[string]storedKey, len(list))
+	keys := make(map[string]*storedKey, len(list))
 	for _, key := range list {
 		if len(key.Hash) != sha256.Size {
 			continue
 		}
-		keys[key.ID] = storedKey{
-			hash:    [sha256.Size]byte(key.Hash),
-			revoked: !key.RevokedAt.IsZero(),
-			who:     identity{KeyID: key.ID, Name: key.Name, Role: key.Role},
+		use := &keyUse{}
+		if before, known := k.stored(key.ID); known {
+			use = before.use
+		}
+		keys[key.ID] = &storedKey{
+			hash: [sha256.Size]byte(key.Hash), revoked: !key.RevokedAt.IsZero(), expiresAt: key.ExpiresAt, use: use,
+			who: identity{
+				KeyID: key.ID, Name: key.Name, Role: key.Role, Sales: key.Sales, Locations: key.Locations,
+			},
 		}
 	}
 	k.keys.Store(&keys)
 	return nil
+}
+
+// patience bounds a call of the ledger. It goes on when ctx ends: others wait for it too, or it is the
+// last.
+func (k *keyring) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), k.opts.LedgerTimeout)
 }
 
 func (k *keyring) missed(id string) bool {

@@ -11,7 +11,7 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// redistest keeps one server for all tests: these wait for its end and read what it prints.
-		goleak.IgnoreAnyFunction("flashgate/internal/process.Launch.func1"),
+		goleak.IgnoreAnyFunction("flashgate/drill/servers.Launch.func1"),
 		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"),
 		// fasthttp's clock and worker pool.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

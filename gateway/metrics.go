@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,13 @@ import (
 type metrics struct {
 	outcomes *counters // verb, outcome
 	requests *counters // route, status
-	took     *prometheus.HistogramVec
+	limits   *counters // sale, rule, decision, by
+	// tierIgnored and suspicion are by sale and reason.
+	tierIgnored *counters
+	suspicion   *counters
+	challenges  *counters // sale, result, detail
+	limitsAlone *prometheus.CounterVec
+	took        *prometheus.HistogramVec
 
 	batchSize  prometheus.Histogram
 	queueWait  prometheus.Histogram
@@ -69,6 +76,19 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"What Redis said to requests, by verb.", "verb", "outcome")),
 		requests: newCounters(counter("http_requests_total",
 			"Answers over HTTP.", "route", "status")),
+		limits: newCounters(counter("limit_attempts_total",
+			"What rate limits said to attempts, by the scripts (shared) or by the gateway alone (local).",
+			"sale", "rule", "decision", "by")),
+		limitsAlone: counter("limit_alone_total",
+			"Attempts on routes beside reserve that the gateway judged alone, because Redis could not be asked.",
+			"group"),
+		tierIgnored: newCounters(counter("tiers_ignored_total",
+			"Tiers that were asked for in vain, by reason.", "sale", "reason")),
+		suspicion: newCounters(counter("suspicions_total",
+			"Why shoppers were asked for proof that they are a person.", "sale", "reason")),
+		challenges: newCounters(counter("challenges_total",
+			"Challenges asked and solved, by provider, and answers that failed, by reason.",
+			"sale", "result", "detail")),
 		took: histogram("http_request_duration_seconds",
 			"Time from request to answer.", milliseconds, "route"),
 		batchSize: one(histogram("reserve_batch_requests",
@@ -143,27 +163,49 @@ func (m *metrics) read(purpose string, err error) {
 	m.ledgerRead.WithLabelValues(purpose, result).Inc()
 }
 
-// counters is a CounterVec of two labels with a cheaper look-up: one lock and one map.
+// limited counts what one rule said to one attempt.
+func (m *metrics) limited(saleID string, group sale.LimitGroup, dimension int, decision, by string) {
+	m.limits.get(saleID, ruleNames[group][dimension], decision, by).Inc()
+}
+
+// ruleNames are those of the sale's schema.
+var ruleNames = func() map[sale.LimitGroup][len(sale.Dimensions)]string {
+	names := map[sale.LimitGroup][len(sale.Dimensions)]string{}
+	for _, group := range sale.LimitGroups {
+		of := sale.Dimensions
+		for i := range of {
+			if group != sale.LimitReserve {
+				of[i] = string(group) + "." + of[i]
+			}
+		}
+		names[group] = of
+	}
+	return names
+}()
+
+// counters is a CounterVec of up to four labels with a cheaper look-up: one lock and one map.
 type counters struct {
 	vec  *prometheus.CounterVec
 	mu   sync.RWMutex
-	have map[[2]string]prometheus.Counter
+	have map[[4]string]prometheus.Counter
 }
 
 func newCounters(vec *prometheus.CounterVec) *counters {
-	return &counters{vec: vec, have: map[[2]string]prometheus.Counter{}}
+	return &counters{vec: vec, have: map[[4]string]prometheus.Counter{}}
 }
 
-func (c *counters) get(a, b string) prometheus.Counter {
+func (c *counters) get(values ...string) prometheus.Counter {
+	var key [4]string
+	copy(key[:], values)
 	c.mu.RLock()
-	found := c.have[[2]string{a, b}]
+	found := c.have[key]
 	c.mu.RUnlock()
 	if found != nil {
 		return found
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	found = c.vec.WithLabelValues(a, b)
-	c.have[[2]string{a, b}] = found
+	found = c.vec.WithLabelValues(slices.Clone(values)...)
+	c.have[key] = found
 	return found
 }

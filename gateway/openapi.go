@@ -54,16 +54,31 @@ type Problem struct {
 
 	Lines     []ShortLine `json:"lines,omitempty" nullable:"false" doc:"Of insufficient-stock: what is short."`
 	Waitlist  *bool       `json:"waitlist,omitempty" nullable:"false" doc:"Of insufficient-stock: whether there is a waitlist to join."`
-	Scope     string      `json:"scope,omitempty" enum:"sku,sale,order" doc:"Of cap-exceeded."`
+	Scope     string      `json:"scope,omitempty" enum:"sku,group,sale,order" doc:"Of cap-exceeded."`
 	SKU       string      `json:"sku,omitempty" doc:"Of cap-exceeded with scope sku."`
+	Group     string      `json:"group,omitempty" doc:"Of cap-exceeded with scope group: its name."`
 	Cap       *int64      `json:"cap,omitempty" nullable:"false" doc:"Of cap-exceeded."`
 	InUse     *int64      `json:"in_use,omitempty" nullable:"false" doc:"Of cap-exceeded."`
 	Requested *int64      `json:"requested,omitempty" nullable:"false" doc:"Of cap-exceeded."`
 	OpensAt   string      `json:"opens_at,omitempty" format:"date-time" doc:"Of sale-not-open."`
+	Dimension string      `json:"dimension,omitempty" enum:"customer,ip,device" doc:"Of rate-limited: what the attempts were counted by."`
+	RetryMs   *int64      `json:"retry_after_ms,omitempty" nullable:"false" minimum:"1" doc:"Of rate-limited: when the request would pass. Without it, never: it costs more than the burst."`
+	Challenge *ToSolve    `json:"challenge,omitempty" doc:"Of challenge-required: what to solve."`
 	Field     string      `json:"field,omitempty" enum:"on_hand,safety" doc:"Of version-conflict."`
 	Expected  *int64      `json:"expected,omitempty" nullable:"false" doc:"Of version-conflict."`
 	Actual    *int64      `json:"actual,omitempty" nullable:"false" doc:"Of version-conflict: the number now."`
 	Level     *Numbers    `json:"level,omitempty" doc:"Of version-conflict: all numbers now."`
+}
+
+// ToSolve is what to solve; the answer comes back in X-Challenge-Response.
+type ToSolve struct {
+	Provider   string `json:"provider" enum:"pow,turnstile,hcaptcha,recaptcha" doc:"The answer is this, a space, and what the provider's widget gave; of pow: the token, a space and the nonce."`
+	Token      string `json:"token,omitempty" doc:"Of pow: sought is a decimal nonce for which the SHA-256 of token, a dot and nonce begins with difficulty zero bits."`
+	Difficulty int    `json:"difficulty,omitempty" minimum:"1" maximum:"30" example:"16" doc:"Of pow."`
+	Algorithm  string `json:"algorithm,omitempty" const:"SHA-256" doc:"Of pow."`
+	ExpiresAt  string `json:"expires_at,omitempty" format:"date-time" doc:"Of pow."`
+	SiteKey    string `json:"site_key,omitempty" doc:"For the provider's widget."`
+	Action     string `json:"action,omitempty" doc:"For the provider's widget."`
 }
 
 // FieldError names one wrong field.
@@ -97,7 +112,10 @@ func describe(version string) *huma.OpenAPI {
 		Components: &huma.Components{
 			Schemas: registry,
 			SecuritySchemes: map[string]*huma.SecurityScheme{
-				"apiKey": {Type: "http", Scheme: "bearer", Description: "An API key with a role."},
+				"bearer": {
+					Type: "http", Scheme: "bearer",
+					Description: "An API key with a role, or a customer token: a JWT signed by the storefront.",
+				},
 			},
 			Headers: map[string]*huma.Param{},
 		},
@@ -143,10 +161,19 @@ func describeSales(all map[string]*huma.Schema) {
 			"allocation":     "Serves a line that names no location: priority (order of the list) or most_stock.",
 			"public_numbers": "Whether customers may see numbers of stock.",
 			"items":          "1 to 10000.",
-			"limits":         "Rate limits. This version enforces none: leave rules out, or set mode off.",
+			"groups":         "SKUs that are capped together; at most 100 groups.",
+			"limits":         "Rate limits of attempts to reserve; reads and settle limit the other routes.",
+			"challenge":      "Proof that a person asks.",
 			"queue":          "Waiting room and waitlist. This version has none: set enabled false.",
 		},
-		"Caps":    {"per_customer": "Units; 0 means none.", "per_order": "Units; 0 means none."},
+		"Caps": {"per_customer": "Units; 0 means none.", "per_order": "Units; 0 means none."},
+		"Limit": {
+			"rate": "Attempts in per_seconds; at most 10000 a second.", "per_seconds": "1 to 86400.",
+			"burst": "Attempts at once; a spent burst must come back within 86400 seconds.",
+			"mode":  "enforce (when left out), shadow (counted and let through) or off.",
+		},
+		"Group":   {"cap_per_customer": "Units of all its SKUs together."},
+		"Tier":    {"per_customer": "Units; 0 leaves the sale's.", "per_order": "Units; 0 leaves the sale's."},
 		"Version": {"status": "pending, applied or rejected.", "lifecycle": "live, paused or closed."},
 		"Item":    {"cap_per_customer": "Units; 0 means none.", "low_at": "Status is low from here down."},
 		"Stock":   {"on_hand": "Opening allotment, 0 to 1e9.", "safety": "Units withheld of it."},
@@ -165,7 +192,7 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 		Responses: map[string]*huma.Response{},
 	}
 	if len(r.roles) > 0 {
-		op.Security = []map[string][]string{{"apiKey": {}}}
+		op.Security = []map[string][]string{{"bearer": {}}}
 		op.Description = strings.TrimSpace(op.Description + " Roles: " + strings.Join(r.roles, ", ") + ".")
 	} else {
 		op.Security = []map[string][]string{}
@@ -183,7 +210,9 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 			textParam("If-None-Match", "header", "* to create only.", false))
 	case r.name == "reserve":
 		op.Parameters = append(op.Parameters,
-			textParam("Idempotency-Key", "header", "The reservation id, where the body names none.", false))
+			textParam("Idempotency-Key", "header", "The reservation id, where the body names none.", false),
+			textParam(headerResponse, "header", "The answer to a challenge: its provider, a space, and the solution.", false),
+			textParam(headerClearance, "header", "What a solved challenge earned; it counts for its sale and customer.", false))
 	case r.name == "stream":
 		op.Parameters = append(op.Parameters,
 			textParam("Last-Event-ID", "header", "The id of the last event seen.", false))
@@ -217,6 +246,10 @@ func (r *route) response(registry huma.Registry, a answer) *huma.Response {
 	}
 	for _, name := range a.headers {
 		out.Headers[name] = textHeader("")
+	}
+	if r.limited() {
+		out.Headers["RateLimit-Policy"] = textHeader("The limits of the sale: burst, and seconds in which it comes back.")
+		out.Headers["RateLimit"] = textHeader("Attempts left, and seconds until one more comes back.")
 	}
 	if r.replays && a.status < 202 {
 		out.Headers["Idempotent-Replayed"] = textHeader("true when the call had its effect before.")
@@ -261,7 +294,7 @@ func (r *route) problemResponses(op *huma.Operation) {
 			Description: "A problem: " + text + ".", Content: media,
 			Headers: map[string]*huma.Param{"X-Request-Id": textHeader("Names this request in every log.")},
 		}
-		if status == fasthttp.StatusServiceUnavailable || slices.Contains(codes, string(codeSalePaused)) {
+		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusTooManyRequests || slices.Contains(codes, string(codeSalePaused)) {
 			op.Responses[key].Headers["Retry-After"] = textHeader("Seconds until it is worth trying again.")
 		}
 	}

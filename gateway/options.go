@@ -4,7 +4,9 @@ import (
 	"runtime/debug"
 	"time"
 
+	"flashgate/challenge"
 	"flashgate/lua"
+	"flashgate/ratelimit"
 )
 
 // Options are the limits and times of a gateway. A zero value takes the default named beside it.
@@ -13,6 +15,9 @@ type Options struct {
 	Version string
 	// DevKey is one more API key that has every role, for the embedded mode; empty for none.
 	DevKey string
+
+	// Proxies are the networks whose X-Forwarded-For is believed; none by default.
+	Proxies ratelimit.Proxies
 
 	// QueueMax is the most reserves that wait per shard; default 4096. A full queue answers at
 	// once: more than about a second of Redis would only be refused later.
@@ -50,6 +55,17 @@ type Options struct {
 	// BreakerOpen is how long an open breaker waits before it tries one call; default 500 ms.
 	BreakerOpen time.Duration
 
+	// LimitKeysMax is how many customers, addresses and devices the gateway knows the attempts of;
+	// default 100,000, of about 100 bytes each.
+	LimitKeysMax int
+
+	// Difficulty is that of a proof of work, in zero bits; default 16.
+	Difficulty int
+	// ClearanceLifetime is how long a solved challenge counts; default 10 min.
+	ClearanceLifetime time.Duration
+	// Providers set and judge challenges beside proof of work; none by default.
+	Providers []challenge.Provider
+
 	// ConfirmWait is how long confirm, cancel, adjust and sale changes wait for the ledger before
 	// they answer 202; default 2 s.
 	ConfirmWait time.Duration
@@ -72,6 +88,8 @@ type Options struct {
 	// KeyRefresh is how often all keys are read again, and so how long a revoked one may live;
 	// default 2 s.
 	KeyRefresh time.Duration
+	// KeyTouch is how often the last use of keys is written to the ledger; default 30 s.
+	KeyTouch time.Duration
 	// KeyWaitMax is the most requests with an unknown key that wait for a look into the ledger;
 	// default 64. Others get 401.
 	KeyWaitMax int
@@ -113,7 +131,7 @@ func (o Options) withDefaults() Options {
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
-		&o.StreamsMax: 1000,
+		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000,
 	} {
 		if *field <= 0 {
 			*field = value
@@ -125,6 +143,7 @@ func (o Options) withDefaults() Options {
 		&o.BreakerOpen: 500 * time.Millisecond, &o.ConfirmWait: 2 * time.Second,
 		&o.ConfirmPoll: 50 * time.Millisecond, &o.LedgerTimeout: 2 * time.Second,
 		&o.MissMemory: time.Second, &o.CatalogRefresh: time.Second, &o.KeyRefresh: 2 * time.Second,
+		&o.KeyTouch:    30 * time.Second,
 		&o.ReadTimeout: 5 * time.Second, &o.WriteTimeout: 10 * time.Second,
 		&o.IdleTimeout: time.Minute, &o.StreamEvery: 250 * time.Millisecond,
 		&o.StreamHeartbeat: 15 * time.Second, &o.Shutdown: 15 * time.Second,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"flashgate/lua"
+	"flashgate/ratelimit"
 	"flashgate/sale"
 )
 
@@ -43,6 +44,8 @@ func refusal(a *lua.Answer) *problem {
 			p = p.member("sku", c.SKU)
 		}
 		return p.member("cap", c.Cap).member("in_use", c.InUse).member("requested", c.Requested)
+	case sale.RateLimited:
+		return rateLimited(a.Limit.Dimension, ratelimit.RetryMs(a.Limit.RetryUs))
 	case sale.NotOpen:
 		p.detail = "The sale has not opened yet."
 		if a.OpensAtMs > 0 {
@@ -90,3 +93,19 @@ func refusal(a *lua.Answer) *problem {
 func unknownReservation() *problem {
 	return refuse(codeUnknownReservation, "The sale has no such reservation.")
 }
+
+// rateLimited refuses an attempt that came too early, or costs more than its limit ever allows: then
+// retryMs is 0.
+func rateLimited(dimension int, retryMs int64) *problem {
+	p := refuse(codeRateLimited, "Too many attempts of this %s; nothing was taken.", dimensionNouns[dimension])
+	p.retryMs = retryMs
+	p = p.member("dimension", sale.Dimensions[dimension])
+	if retryMs > 0 {
+		return p.member("retry_after_ms", retryMs)
+	}
+	p.detail = fmt.Sprintf("This costs more attempts than a %s may make at once.", dimensionNouns[dimension])
+	return p
+}
+
+// dimensionNouns are the sale.Dimensions for people.
+var dimensionNouns = [len(sale.Dimensions)]string{"customer", "network address", "device"}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/gofiber/fiber/v2"
@@ -24,7 +25,10 @@ type request struct {
 	route *route
 	id    string
 	who   identity
-	query map[string]string
+	// tier and issuedAt are of a customer token.
+	tier     string
+	issuedAt time.Time
+	query    map[string]string
 }
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}

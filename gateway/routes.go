@@ -3,6 +3,7 @@ package gateway
 import (
 	"reflect"
 	"regexp"
+	"slices"
 
 	"flashgate/sale"
 )
@@ -74,7 +75,7 @@ var routes = []route{
 		doc: "Takes all lines or none. The reservation id is the idempotency key: repeated, the request answers " +
 			"with the reservation as it stands. A refusal is not remembered.",
 		body: ReserveRequest{}, replays: true,
-		answers: []answer{{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location"}}},
+		answers: []answer{{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance}}},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
 			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
@@ -101,7 +102,7 @@ var routes = []route{
 		doc:     "With keep only those units stay held: absolute, so a repeat changes nothing.",
 		body:    ReleaseRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
-		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
+		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
 			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
 		handle: (*Gateway).release,
 	},
@@ -111,7 +112,7 @@ var routes = []route{
 		doc:     "extension numbers it from 1, so that a repeat is a replay.",
 		body:    ExtendRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation with its new expires_at.", body: Reservation{}}},
-		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
+		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
 			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeExtensionLimit,
 			codeSaleNotOpen, codeSalePaused, codeSaleEnded),
 		handle: (*Gateway).extend,
@@ -134,7 +135,7 @@ var routes = []route{
 		summary: "Read a reservation", doc: "In any state; from the ledger when its record in Redis is gone.",
 		query:   []param{saleParam},
 		answers: []answer{{status: 200, doc: "The reservation.", body: Reservation{}}},
-		codes:   with(away, codeUnknownSale, codeUnknownReservation),
+		codes:   with(away, codeRateLimited, codeUnknownSale, codeUnknownReservation),
 		handle:  (*Gateway).reservation,
 	},
 	{
@@ -146,14 +147,14 @@ var routes = []route{
 			{"location", "Only this location.", false, sale.CheckName},
 		},
 		answers: []answer{{status: 200, doc: "The stock at one moment.", body: Availability{}}},
-		codes:   with(away, codeUnknownSale, codeUnknownSKU, codeUnknownLocation),
+		codes:   with(away, codeRateLimited, codeUnknownSale, codeUnknownSKU, codeUnknownLocation),
 		handle:  (*Gateway).availability,
 	},
 	{
 		method: "GET", path: "/v1/sales/{sale}", name: "get-public-sale", tag: "storefront", roles: toRead,
 		summary: "Read the public part of a sale",
 		answers: []answer{{status: 200, doc: "The sale.", body: PublicSale{}}},
-		codes:   []code{codeUnknownSale, codeUnavailable},
+		codes:   []code{codeUnknownSale, codeUnavailable, codeRateLimited},
 		handle:  (*Gateway).publicSale,
 	},
 	{
@@ -163,7 +164,7 @@ var routes = []route{
 			"coalesced. Its id is <epoch>-<seq>; sent back as Last-Event-ID, the first event is left out when " +
 			"nothing changed since. Comments in between show that the stream lives.",
 		answers: []answer{{status: 200, doc: "The stream.", content: "text/event-stream"}},
-		codes:   with(away, codeUnknownSale),
+		codes:   with(away, codeRateLimited, codeUnknownSale),
 		handle:  (*Gateway).stream,
 	},
 	{
@@ -301,6 +302,9 @@ func (r *route) allCodes() []code {
 	}
 	return append(codes, r.codes...)
 }
+
+// limited tells whether attempts on the route count.
+func (r *route) limited() bool { return slices.Contains(r.codes, codeRateLimited) }
 
 // bodyType is the type of the request's body, or nil.
 func (r *route) bodyType() reflect.Type {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"flashgate/challenge"
 	"flashgate/ledger"
 	"flashgate/lua"
 )
@@ -40,6 +41,10 @@ type Gateway struct {
 	opts   Options
 
 	metrics    *metrics
+	limiter    *limiter
+	challenges *challenge.Service
+	watch      *challenge.Watch
+	rings      rings
 	keys       *keyring
 	catalog    *catalog
 	reserver   *reserver
@@ -82,6 +87,12 @@ func New(d Deps) (*Gateway, error) {
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
 	var err error
+	if g.limiter, err = newLimiter(d.Store, g.resolver, o, m); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err = g.newChallenges(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	if g.pages, err = newPages(d.Registry, o.Version); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -332,6 +343,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, fmt.Errorf("some requests did not finish in %v: %w", g.opts.Shutdown, stop))
 	}
 	g.reserver.close()
+	g.limiter.close()
 	g.end()
 	stopWork()
 	background.Wait()

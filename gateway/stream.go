@@ -186,6 +186,9 @@ func (g *Gateway) stream(r *request) error {
 		return refuse(codeForbidden, "The stream tells of all locations, and this key is limited to some: "+
 			"read GET /v1/availability.")
 	}
+	if err := g.limit(r, &v, sale.LimitReads, costOfStream); err != nil {
+		return err
+	}
 	// What cannot be read at all is better said now than by silence.
 	if _, err := g.stock(v.Sale, v.Config.Items[0].SKU); err != nil {
 		return err

@@ -15,7 +15,8 @@ type Limits struct {
 	IP       *Limit `json:"ip,omitempty"`
 	Device   *Limit `json:"device,omitempty"`
 	// Reads are reservations, availability, the public sale and its stream; Settle is confirm,
-	// release, extend and cancel.
+	// release, extend and cancel. They limit customers with a token: with an API key these routes
+	// name nobody whom attempts could be counted by.
 	Reads  *Rules `json:"reads,omitempty"`
 	Settle *Rules `json:"settle,omitempty"`
 }
@@ -81,6 +82,9 @@ func (l *Limits) Rules(g LimitGroup) Rules {
 
 // List returns the rules in the order of Dimensions.
 func (r *Rules) List() [3]*Limit { return [3]*Limit{r.Customer, r.IP, r.Device} }
+
+// Off tells whether no rule is on.
+func (r *Rules) Off() bool { return r.Customer.off() && r.IP.off() && r.Device.off() }
 
 // IntervalUs is the time in which one attempt comes back, in whole microseconds, rounded up, so
 // that never more than Rate are allowed.

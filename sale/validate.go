@@ -311,8 +311,6 @@ func (c *Config) validateQueue(v *checker) {
 // NotBuilt names what a valid config switches on that this version cannot do yet.
 func (c *Config) NotBuilt() []FieldError {
 	var v checker
-	v.require(c.Challenge == nil || c.Challenge.Mode == "" || c.Challenge.Mode == ChallengeOff, "/challenge/mode",
-		"this version asks no challenges: set mode: off")
 	if q := c.Queue; q != nil {
 		v.require(q.WaitingRoom == nil || !q.WaitingRoom.Enabled, "/queue/waiting_room/enabled",
 			"this version has no waiting room: set enabled: false")

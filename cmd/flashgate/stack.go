@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
 
+	"flashgate/challenge"
 	"flashgate/configs"
-	"flashgate/gateway"
 	"flashgate/ledger"
 	"flashgate/lua"
 	"flashgate/reconciler"
@@ -31,6 +30,7 @@ type stack struct {
 	registry *prometheus.Registry
 	// devKey is the one key of an embedded stack without keys.
 	devKey string
+	sites  []*challenge.Site // whose challenges are judged elsewhere
 }
 
 // openStack opens Redis and ledger, embedded or real. Whatever fails, nothing stays open.
@@ -80,6 +80,9 @@ func openStack(ctx context.Context, cfg configs.Config, c console, log *slog.Log
 // close ends what openStack opened, in reverse.
 func (s *stack) close() {
 	var errs []error
+	for _, site := range s.sites {
+		site.Close()
+	}
 	if s.rdb != nil {
 		errs = append(errs, s.rdb.Close())
 	}
@@ -97,9 +100,7 @@ func (s *stack) close() {
 // run serves on the listener until ctx ends: then the gateway finishes what is in flight, and after
 // it the reconciler drains what that wrote.
 func (s *stack) run(ctx context.Context, l net.Listener) error {
-	g, err := gateway.New(gateway.Deps{
-		Store: s.store, Ledger: s.ledger, Log: s.log, Registry: s.registry, Options: s.gatewayOptions(),
-	})
+	g, err := s.gateway()
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -130,19 +131,6 @@ func (s *stack) reconcile(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
-func (s *stack) gatewayOptions() gateway.Options {
-	g, h := s.cfg.Gateway, s.cfg.HTTP
-	return gateway.Options{
-		Version: version(), DevKey: s.devKey,
-		QueueMax: int(g.QueueMax), QueueWait: ms(g.QueueWaitMs), BatchMax: int(g.BatchMax),
-		RedisTimeout: ms(g.RedisTimeoutMs), ResolveMax: int(g.ResolveMax), StreamsMax: int(g.StreamsMax),
-		KeyRefresh: ms(g.KeyRefreshMs), CatalogRefresh: ms(g.CatalogRefreshMs),
-		ConfirmWait: ms(s.cfg.Confirm.WaitMs),
-		ReadTimeout: ms(h.ReadTimeoutMs), WriteTimeout: ms(h.WriteTimeoutMs), IdleTimeout: ms(h.IdleTimeoutMs),
-		BodyMax: int(h.BodyMaxBytes), ConcurrencyMax: int(h.ConcurrencyMax), Shutdown: ms(h.ShutdownMs),
-	}
-}
-
 func (s *stack) reconcilerOptions() reconciler.Options {
 	r := s.cfg.Reconcile
 	return reconciler.Options{
@@ -153,5 +141,3 @@ func (s *stack) reconcilerOptions() reconciler.Options {
 		SweepIntervalMs: s.cfg.Sweep.IntervalMs, SweepBatchMax: int(s.cfg.Sweep.BatchMax),
 	}
 }
-
-func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

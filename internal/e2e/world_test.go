@@ -45,6 +45,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "build of cmd/flashgate failed:", err)
 		os.Exit(1)
 	}
+	// Many callers come back at once, and should find their connections.
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 128
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
