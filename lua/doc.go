@@ -4,6 +4,7 @@
 //
 // connect.go opens Redis; script.go joins and runs scripts; store.go finds a shard, follows its
 // epoch and watches that it never steps back; keys.go names its keys. Then the verbs: reserve,
-// confirm, release, extend, cancel, find, availability for the door; adjust and apply for those
-// who run the sale; expire, look, trim, close, build, flip for the books.
+// confirm, release, extend, cancel, find, availability for the door, with limit for attempts that
+// reserve does not count and once for what may be used a single time; adjust and apply for those who
+// run the sale; expire, look, cut, trim, close, build, flip for the books.
 package lua

@@ -30,7 +30,7 @@ if rules[1] then
     add_fields(rules, fields, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   end
   at = find_generations(shard)
-  read_arrivals(at, fields)
+  read_arrivals(at)
 end
 local first = 0
 for i = FIRST, #ARGV, STRIDE do
@@ -42,7 +42,7 @@ for i = FIRST, #ARGV, STRIDE do
 end
 
 -- A confirmation is let through by a full memory, and so is what counts it.
-if #writes > 0 and group == 'settle' then
+if any_written and group == 'settle' then
   pass_full_memory()
 end
 save_arrivals(shard, at)

@@ -116,7 +116,7 @@ read_ahead(skus, names)
 local generations
 if rules[1] then
   generations = find_generations(shard)
-  read_arrivals(generations, fields)
+  read_arrivals(generations)
 end
 
 local due -- the next deadline, looked up when a refusal needs it

@@ -15,31 +15,45 @@
 local MIN_GENERATION = 10000 -- ms: a generation costs a few commands
 local IDLE = 60000 -- ms that a generation which nothing unlinks outlives all that is in it
 
-local arrivals = {} -- by field, in us; what was read and what is to be written
-local arrival_text = {} -- the same as text
-local writes, written_at = {}, {} -- fields and texts in turn, and where a field is among them
+-- What attempts of this call are counted by: a field has a slot, and what is known of it is there. Slots
+-- and not tables by field, which grow at a price that a batch would notice.
+local slots, slot_names = {}, {}
+local arrivals, arrival_texts = {}, {} -- us; false for none
+local written = {} -- true for those that save_arrivals writes
+local any_written = false
 
 -- The rules of a group of routes. Each group counts in fields of its own.
+local WHICH = {customer = 1, ip = 2, device = 3}
 local function parse_rules(packed, group)
   local rules = {}
   for dimension, interval, burst, mode in string.gmatch(packed, '(%a+),(%d+),(%d+),(%a+);') do
     interval, burst = tonumber(interval), tonumber(burst)
     rules[#rules + 1] = {
-      dimension = dimension, interval = interval, burst = burst, window = interval * burst,
-      shadow = mode == 'shadow', prefix = group .. string.sub(dimension, 1, 1) .. ':',
+      dimension = dimension, which = WHICH[dimension], interval = interval, burst = burst,
+      window = interval * burst, shadow = mode == 'shadow',
+      prefix = group .. string.sub(dimension, 1, 1) .. ':',
     }
   end
   return rules
 end
 
--- Puts the fields of an attempt behind those in fields, one a rule; false where it has no value.
+-- Puts the slots of an attempt behind those in fields, one a rule; false where it has no value.
 local function add_fields(rules, fields, customer, ip, device)
   local count = #fields
   for i = 1, #rules do
     local rule = rules[i]
-    local dimension = rule.dimension
-    local value = dimension == 'customer' and customer or dimension == 'ip' and ip or device
-    fields[count + i] = value ~= '' and rule.prefix .. value
+    local which = rule.which
+    local value = which == 1 and customer or which == 2 and ip or which == 3 and device
+    local slot = false
+    if value ~= '' then
+      local field = rule.prefix .. value
+      slot = slots[field]
+      if not slot then
+        slot = #slot_names + 1
+        slots[field], slot_names[slot], arrivals[slot] = slot, field, false
+      end
+    end
+    fields[count + i] = slot
   end
 end
 
@@ -57,44 +71,38 @@ local function find_generations(shard)
   return at
 end
 
--- Reads the arrivals of all fields, given in a list, one command a generation.
-local function read_arrivals(at, fields)
-  local missing, asked = {}, {}
-  for i = 1, #fields do
-    local field = fields[i]
-    if field and not asked[field] then
-      asked[field] = true
-      missing[#missing + 1] = field
-    end
-  end
-  for _, generation in ipairs({at.current, not at.begins and at.before or '0'}) do
-    if generation ~= '0' then
-      local absent = {}
-      for from = 1, #missing, CHUNK do
-        local to = math.min(from + CHUNK - 1, #missing)
-        local texts = redis.call('HMGET', LIMITS .. generation, unpack(missing, from, to))
-        for i = 1, #texts do
-          local field, text = missing[from + i - 1], texts[i]
-          if text then
-            arrivals[field], arrival_text[field] = tonumber(text), text
-          else
-            absent[#absent + 1] = field
-          end
-        end
+-- Reads what one generation has of some slots, and returns those that it does not have.
+local function read_generation(generation, wanted, names)
+  local absent = {}
+  for from = 1, #names, CHUNK do
+    local texts = redis.call('HMGET', LIMITS .. generation,
+      unpack(names, from, math.min(from + CHUNK - 1, #names)))
+    for i = 1, #texts do
+      local slot, text = from + i - 1, texts[i]
+      slot = wanted and wanted[slot] or slot
+      if text then
+        arrivals[slot], arrival_texts[slot] = tonumber(text), text
+      else
+        absent[#absent + 1] = slot
       end
-      missing = absent
     end
   end
+  return absent
 end
 
-local function set_arrival(field, arrival)
-  local i, text = written_at[field], whole(arrival)
-  if not i then
-    i = #writes + 1
-    written_at[field], writes[i] = i, field
+-- Reads the arrivals of all slots, one command a generation.
+local function read_arrivals(at)
+  local absent
+  if at.current ~= '0' then
+    absent = read_generation(at.current, nil, slot_names)
   end
-  arrivals[field], arrival_text[field], writes[i + 1] = arrival, text, text
-  return text
+  if absent and absent[1] and not at.begins and at.before ~= '0' then
+    local names = {}
+    for i = 1, #absent do
+      names[i] = slot_names[absent[i]]
+    end
+    read_generation(at.before, absent, names)
+  end
 end
 
 -- Judges an attempt by every rule, without spending. Returns nothing when it may pass, else the
@@ -102,19 +110,22 @@ end
 local function judge_limits(shard, rules, fields, first, cost)
   local now, dimension, longest = shard.now_us, nil, 0
   for i = 1, #rules do
-    local rule, field = rules[i], fields[first + i]
+    local rule, slot = rules[i], fields[first + i]
     rule.refuses = false
-    if field then
-      local arrival = arrivals[field] or 0
+    if slot then
+      local arrival = arrivals[slot] or now
       if arrival > now + rule.window then
         arrival = now + rule.window
-        set_arrival(field, arrival)
+        arrivals[slot], arrival_texts[slot], written[slot] = arrival, whole(arrival), true
+        any_written = true
       end
-      rule.next = math.max(arrival, now) + cost * rule.interval
+      rule.next = (arrival > now and arrival or now) + cost * rule.interval
       local wait = cost > rule.burst and math.huge or rule.next - rule.window - now
-      rule.refuses = wait > 0
-      if wait > longest and not rule.shadow then
-        dimension, longest = rule.dimension, wait
+      if wait > 0 then
+        rule.refuses = true
+        if wait > longest and not rule.shadow then
+          dimension, longest = rule.dimension, wait
+        end
       end
     end
   end
@@ -122,28 +133,46 @@ local function judge_limits(shard, rules, fields, first, cost)
 end
 
 -- Tells where the attempt that was judged last stands, and spends for it first if it passed; a rule
--- in shadow mode that would have refused is marked with ! and not spent.
-local standing = {}
+-- in shadow mode that would have refused is marked with ! and not spent. Most attempts of a batch are
+-- the first of somebody and stand all the same: their texts are made once.
+local standing, joined = {}, nil
 local function settle_limits(shard, rules, fields, first, passed)
   for i = 1, #rules do
-    local rule, field = rules[i], fields[first + i]
-    if not field then
-      standing[i] = '-'
-    elseif passed and not rule.refuses then
-      standing[i] = set_arrival(field, rule.next)
-    else
+    local rule, slot, text = rules[i], fields[first + i], '-'
+    if slot and passed and not rule.refuses then
+      local arrival = rule.next
+      if rule.made ~= arrival then
+        rule.made, rule.made_text = arrival, whole(arrival)
+      end
+      text = rule.made_text
+      arrivals[slot], arrival_texts[slot], written[slot] = arrival, text, true
+      any_written = true
+    elseif slot then
       shard.now_us_text = shard.now_us_text or whole(shard.now_us)
-      standing[i] = (rule.refuses and rule.shadow and '!' or '')
-        .. (arrival_text[field] or shard.now_us_text)
+      text = arrival_texts[slot] or shard.now_us_text
+      if rule.refuses and rule.shadow then
+        text = '!' .. text
+      end
+    end
+    if standing[i] ~= text then
+      standing[i], joined = text, nil
     end
   end
-  return table.concat(standing, ' ')
+  joined = joined or table.concat(standing, ' ')
+  return joined
 end
 
 -- Writes all arrivals that changed. Nothing here but its first write can be refused.
 local function save_arrivals(shard, at)
-  if #writes == 0 then
+  if not any_written then
     return
+  end
+  local writes, count = {}, 0
+  for slot = 1, #slot_names do
+    if written[slot] then
+      writes[count + 1], writes[count + 2] = slot_names[slot], arrival_texts[slot]
+      count = count + 2
+    end
   end
   local current = at.begins and shard.now_text or at.current
   call_in_chunks('HSET', LIMITS .. current, writes)
