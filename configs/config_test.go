@@ -144,7 +144,7 @@ func TestRulesBetweenFields(t *testing.T) {
 		"/challenge/turnstile/site_key":   embedded(func(c *Config) { c.Challenge.Turnstile.Secret = "s" }),
 		"/challenge/hcaptcha/secret":      embedded(func(c *Config) { c.Challenge.HCaptcha.SiteKey = "k" }),
 		"/challenge/hostnames": embedded(func(c *Config) {
-			c.Challenge.ReCaptcha = ReCaptcha{SiteKey: "k", Secret: "s"}
+			c.Challenge.ReCaptcha = ReCaptcha{SiteKey: "k", Secret: "s", MinPercent: 50}
 		}),
 		"/sweep/batch_max /listen": embedded(func(c *Config) { c.Listen, c.Sweep.BatchMax = "10.0.0.1:1", 0 }),
 	} {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"flashgate/challenge"
 )
 
 // healthFor is how long a look at Redis and the ledger is good for: probes may come often.
@@ -94,6 +96,30 @@ func (g *Gateway) problemPage(r *request) error {
 		return refuse(codeNotFound, "There is no such problem.")
 	}
 	return r.page("text/html; charset=utf-8", page)
+}
+
+// challengeFiles are the parts of the page that solves challenges, by their last name in the path.
+var challengeFiles = map[string]struct{ file, contentType string }{
+	"challenge":    {"page/index.html", "text/html; charset=utf-8"},
+	"challenge.js": {"page/challenge.js", "text/javascript; charset=utf-8"},
+	"page.js":      {"page/page.js", "text/javascript; charset=utf-8"},
+	"page.css":     {"page/page.css", "text/css; charset=utf-8"},
+}
+
+func (g *Gateway) challengePage(r *request) error {
+	part, known := challengeFiles[r.param("file")]
+	if !known {
+		return refuse(codeNotFound, "There is no such page.")
+	}
+	content, err := challenge.Page.ReadFile(part.file)
+	if err != nil {
+		return err
+	}
+	if err := r.page(part.contentType, content); err != nil {
+		return err
+	}
+	r.setHeader(fiber.HeaderContentSecurityPolicy, challenge.PagePolicy)
+	return nil
 }
 
 // pagesMay: a page has its own style and nothing else.

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -28,6 +27,8 @@ type limiter struct {
 	compiled published[*ratelimit.Rules]
 	// planned has the version of each sale whose rules the shield was given before any script named them.
 	planned published[int64]
+	// epochs has the newest epoch of each sale that has answered.
+	epochs published[int64]
 }
 
 // published is a map that is read far more often than it is written. It is bounded: when it is full,
@@ -160,12 +161,12 @@ func (l *limiter) enter(
 // refuse is what the gateway says without the scripts.
 func (l *limiter) refuse(r *request, a *ratelimit.Attempt, why ratelimit.Refusal) *problem {
 	l.metrics.limited(a.Sale, a.Group, why.Dimension, "refused", "local")
-	ms := ratelimit.RetryMs(why.RetryUs)
 	if rules := l.shield.Rules(a.Sale, a.Group); rules != nil {
 		r.tellLimits(rules, &lua.LimitState{})
-		r.setHeader("RateLimit", fmt.Sprintf(`"%s";r=0;t=%d`, sale.Dimensions[why.Dimension], (ms+999)/1000))
+		var room [64]byte
+		r.ctx.Response.Header.SetBytesKV(headerRateLimit, ratelimit.AppendRefusal(room[:0], why))
 	}
-	return rateLimited(why.Dimension, ms)
+	return rateLimited(why.Dimension, ratelimit.RetryMs(why.RetryUs))
 }
 
 // leave ends an attempt that a script was asked about: it tells the caller where they stand, counts
@@ -184,7 +185,7 @@ func (l *limiter) leave(r *request, a *attempt, answer *lua.Answer, err error) {
 		l.shield.Settle(&a.ticket, state.Rules, state.Arrivals != "")
 	}
 	if judged(answer.Outcome) {
-		l.shield.SetRules(a.Sale, a.Group, rules)
+		l.learn(a, answer, rules)
 	}
 	if rules == nil {
 		return
@@ -197,6 +198,20 @@ func (l *limiter) leave(r *request, a *attempt, answer *lua.Answer, err error) {
 		case verdict != ratelimit.Unasked && answer.Outcome != sale.RateLimited:
 			l.metrics.limited(a.Sale, a.Group, i, verdict.String(), "shared")
 		}
+	}
+}
+
+// learn tells the shield the rules that hold now. In another epoch Redis knows of no attempts: then
+// neither must the shield.
+func (l *limiter) learn(a *attempt, answer *lua.Answer, rules *ratelimit.Rules) {
+	if epoch, _ := l.epochs.get(a.Sale); answer.Head.Epoch > epoch {
+		for _, group := range sale.LimitGroups {
+			l.shield.SetRules(a.Sale, group, nil)
+		}
+		l.epochs.put(a.Sale, answer.Head.Epoch)
+	}
+	if answer.Head.Epoch > 0 {
+		l.shield.SetRules(a.Sale, a.Group, rules)
 	}
 }
 
@@ -237,7 +252,7 @@ func (g *Gateway) limit(r *request, v *sale.Version, group sale.LimitGroup, cost
 	}
 	l := g.limiter
 	l.plan(v)
-	who := shopper{customer: r.who.Name, ip: g.addressOf(r)}
+	who := shopper{customer: r.who.Name, ip: ratelimit.Key(g.addressOf(r))}
 	a := attemptOf(v, group, &who, cost)
 	if _, err := l.enter(g.base, r, &a, ""); err != nil {
 		return err

@@ -29,8 +29,7 @@ func (g *Gateway) prove(r *request, v *sale.Version, id string, who *shopper) er
 		return nil
 	}
 	g.watch.See(v.Sale, who.customer, who.ip, who.device)
-	reasons := g.watch.Reasons(v.Sale, who.customer, who.ip, who.device, who.issuedAt,
-		time.UnixMilli(int64(v.Config.OpensAt)))
+	reasons := g.reasons(v, who)
 	if c.Mode == sale.ChallengeSuspicious && reasons == 0 {
 		return nil
 	}
@@ -38,17 +37,23 @@ func (g *Gateway) prove(r *request, v *sale.Version, id string, who *shopper) er
 		return nil
 	}
 	if response := r.header(headerResponse); response != "" {
-		return g.judge(r, v, id, who, reasons, response)
+		return g.judge(r, v, id, who, response)
 	}
-	return g.challenge(v, id, who, reasons, "Solve the challenge and send the same request again.")
+	return g.challenge(v, id, who, reasons, c.Providers, "Solve the challenge and send the same request again.")
+}
+
+// reasons are why somebody may not be a person.
+func (g *Gateway) reasons(v *sale.Version, who *shopper) challenge.Suspicion {
+	return g.watch.Reasons(v.Sale, who.customer, who.ip, who.device, who.issuedAt,
+		time.UnixMilli(int64(v.Config.OpensAt)))
 }
 
 // judge looks at the answer to a challenge. One that a provider could not be asked about is no
-// proof: another challenge takes its place.
+// proof: a proof of work takes its place.
 func (g *Gateway) judge(
-	r *request, v *sale.Version, id string, who *shopper, reasons challenge.Suspicion, response string,
+	r *request, v *sale.Version, id string, who *shopper, response string,
 ) error {
-	cleared, err := g.challenges.Answer(g.base, v.Sale, who.customer, who.ip, response, v.Config.Challenge.Providers)
+	cleared, err := g.challenges.Answer(g.base, v.Sale, who.customer, who.address, response, v.Config.Challenge.Providers)
 	var rejected *challenge.RejectedError
 	switch {
 	case err == nil:
@@ -57,17 +62,20 @@ func (g *Gateway) judge(
 		return nil
 	case errors.As(err, &rejected):
 		g.metrics.challenges.get(v.Sale, "failed", string(rejected.Reason)).Inc()
-		return g.challenge(v, id, who, reasons, "The answer does not count: "+strings.ReplaceAll(string(rejected.Reason), "_", " ")+".")
+		// What this answer told of its sender counts for the next challenge.
+		return g.challenge(v, id, who, g.reasons(v, who), rejected.AskNext(v.Config.Challenge.Providers),
+			"The answer does not count: "+strings.ReplaceAll(string(rejected.Reason), "_", " ")+".")
 	default:
 		g.metrics.challenges.get(v.Sale, "failed", "unavailable").Inc()
-		return g.challenge(v, id, who, reasons, "The answer could not be judged; here is another challenge.")
+		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 }
 
 // challenge asks for proof. Whoever holds the reservation already need not prove anything: what they
 // send again is answered again.
 func (g *Gateway) challenge(
-	v *sale.Version, id string, who *shopper, reasons challenge.Suspicion, detail string,
+	v *sale.Version, id string, who *shopper, reasons challenge.Suspicion,
+	providers []sale.ChallengeProvider, detail string,
 ) error {
 	known, err := g.limiter.known.do(g.base, v.Sale, id)
 	if err != nil {
@@ -76,7 +84,7 @@ func (g *Gateway) challenge(
 	if known {
 		return nil
 	}
-	asked, err := g.challenges.Ask(v.Sale, who.customer, v.Config.Challenge.Providers, reasons.Count())
+	asked, err := g.challenges.Ask(v.Sale, who.customer, providers, reasons.Count())
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}

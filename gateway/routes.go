@@ -265,6 +265,15 @@ var routes = []route{
 		handle:  (*Gateway).docs,
 	},
 	{
+		method: "GET", path: "/docs/{file}", name: "challenge-page", tag: "machine",
+		summary: "A page that reserves and solves challenges",
+		doc: "challenge is the page; challenge.js is the part of it that solves challenges, for pages of your own; " +
+			"page.js and page.css are the rest.",
+		answers: []answer{{status: 200, doc: "The file.", content: "*/*"}},
+		codes:   []code{codeNotFound},
+		handle:  (*Gateway).challengePage,
+	},
+	{
 		method: "GET", path: "/problems/{code}", name: "problem", tag: "machine",
 		summary: "What a problem means and what to do",
 		answers: []answer{{status: 200, doc: "A page.", content: "text/html"}},

@@ -14,7 +14,8 @@ import (
 // shopper is who a request is for, as far as it says: what attempts are counted by, and what chooses
 // the caps.
 type shopper struct {
-	customer, ip, device string
+	customer, ip, device string // ip is what limits count the address by
+	address              string
 	tier                 string
 	issuedAt             time.Time // of the customer token; zero with an API key
 }
@@ -25,7 +26,8 @@ func (g *Gateway) shopperOf(r *request, v *sale.Version, body *ReserveRequest) (
 	who = shopper{customer: body.Customer, device: body.Device}
 	tiers := v.Config.Caps.Tiers
 	if r.byToken() {
-		who.ip, who.issuedAt = g.addressOf(r), r.issuedAt
+		address := g.addressOf(r)
+		who.ip, who.address, who.issuedAt = ratelimit.Key(address), address.String(), r.issuedAt
 		if body.Tier != "" && body.Tier != r.tier {
 			g.metrics.tierIgnored.get(v.Sale, "not_entitled").Inc()
 		}
@@ -40,6 +42,7 @@ func (g *Gateway) shopperOf(r *request, v *sale.Version, body *ReserveRequest) (
 		if who.ip, err = ratelimit.ParseKey(body.ClientIP); err != nil {
 			return who, err // The form was checked with the body.
 		}
+		who.address = body.ClientIP
 	}
 	if body.Tier != "" && len(tiers) > 0 {
 		if _, known := tiers[body.Tier]; !known {
@@ -53,14 +56,11 @@ func (g *Gateway) shopperOf(r *request, v *sale.Version, body *ReserveRequest) (
 	return who, nil
 }
 
-// addressOf is the text that limits count the client's address by.
-func (g *Gateway) addressOf(r *request) string {
-	remote, ok := netip.AddrFromSlice(r.ctx.RemoteIP())
-	if !ok {
-		return ""
-	}
+// addressOf is the client's address; the zero one when the connection has none.
+func (g *Gateway) addressOf(r *request) netip.Addr {
+	remote, _ := netip.AddrFromSlice(r.ctx.RemoteIP())
 	if len(g.opts.Proxies) == 0 {
-		return ratelimit.Key(remote)
+		return remote.Unmap()
 	}
-	return ratelimit.Key(g.opts.Proxies.Client(remote, r.ctx.Request.Header.PeekAll("X-Forwarded-For")...))
+	return g.opts.Proxies.Client(remote, r.ctx.Request.Header.PeekAll("X-Forwarded-For")...)
 }
