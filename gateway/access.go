@@ -3,11 +3,13 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
 
+	tokens "flashgate/identity"
 	"flashgate/ledger"
 	"flashgate/lua"
 	"flashgate/sale"
@@ -25,7 +27,14 @@ func (g *Gateway) admit(r *request) error {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return refuse(codeUnauthenticated, "Send Authorization: Bearer <API key or customer token>.")
 	}
-	who, err := g.keys.find(g.base, strings.TrimLeft(token, " "))
+	token = strings.TrimLeft(token, " ")
+	var who identity
+	var err error
+	if tokens.LooksLikeToken(token) {
+		who, err = g.customer(r, token)
+	} else {
+		who, err = g.keys.find(g.base, token)
+	}
 	if err != nil {
 		return err
 	}
@@ -35,6 +44,23 @@ func (g *Gateway) admit(r *request) error {
 	}
 	r.who = who
 	return r.readQuery()
+}
+
+// customer is who a customer token speaks for.
+func (g *Gateway) customer(r *request, token string) (identity, error) {
+	if g.opts.Tokens == nil {
+		return identity{}, refuse(codeUnauthenticated, "Customer tokens are not accepted here: use an API key.")
+	}
+	c, err := g.opts.Tokens.Verify(token)
+	var invalid *tokens.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		return identity{}, refuse(codeUnauthenticated, "The customer token %s.", invalid.Reason)
+	case err != nil:
+		return identity{}, fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	r.tier, r.issuedAt = c.Tier, c.IssuedAt
+	return identity{Name: c.ID, Role: roleCustomer}, nil
 }
 
 // byToken tells whether a customer asks for themselves.

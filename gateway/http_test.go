@@ -309,11 +309,16 @@ type sse struct {
 
 func openStream(t *testing.T, r *rig, id, last string) *sse {
 	t.Helper()
+	return openStreamAs(t, r, id, last, devKey)
+}
+
+func openStreamAs(t *testing.T, r *rig, id, last, token string) *sse {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/v1/sales/"+id+"/stream", nil)
 	require.NoError(t, err)
-	req.Header.Set("Authorization", "Bearer "+devKey)
+	req.Header.Set("Authorization", "Bearer "+token)
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}

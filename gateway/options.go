@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flashgate/challenge"
+	tokens "flashgate/identity"
 	"flashgate/lua"
 	"flashgate/ratelimit"
 )
@@ -16,6 +17,8 @@ type Options struct {
 	// DevKey is one more API key that has every role, for the embedded mode; empty for none.
 	DevKey string
 
+	// Tokens verifies customer tokens; nil takes none. Run keeps its keys fresh.
+	Tokens *tokens.Verifier
 	// Proxies are the networks whose X-Forwarded-For is believed; none by default.
 	Proxies ratelimit.Proxies
 

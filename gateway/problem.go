@@ -79,12 +79,12 @@ var problems = map[code]codeInfo{
 	codeUnauthenticated: {
 		401, "Not authenticated",
 		"The request carries no credential that is known and valid.",
-		"Send Authorization: Bearer <API key>.",
+		"Send Authorization: Bearer <API key or customer token>.",
 	},
 	codeForbidden: {
 		403, "Forbidden",
-		"The API key is valid, and its role may not do this.",
-		"Use a key with one of the roles that the description names for this operation.",
+		"The credential is valid, and its role or scope may not do this.",
+		"Use one with a role that the description names for this operation, and for this sale and location.",
 	},
 	codeCustomerMismatch: {
 		403, "Another customer",

@@ -328,6 +328,9 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	for _, run := range []func(context.Context){g.keys.run, g.catalog.run, g.durability.run} {
 		background.Go(func() { run(work) })
 	}
+	if g.opts.Tokens != nil {
+		background.Go(func() { g.opts.Tokens.Run(work) })
+	}
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(l) }()
 

@@ -6,6 +6,7 @@ import (
 	"flashgate/challenge"
 	"flashgate/configs"
 	"flashgate/gateway"
+	"flashgate/identity"
 	"flashgate/ratelimit"
 	"flashgate/sale"
 )
@@ -31,8 +32,12 @@ func (s *stack) gatewayOptions() (gateway.Options, error) {
 	if err != nil {
 		return gateway.Options{}, err
 	}
+	tokens, err := s.tokens()
+	if err != nil {
+		return gateway.Options{}, err
+	}
 	return gateway.Options{
-		Version: version(), DevKey: s.devKey, Proxies: proxies,
+		Version: version(), DevKey: s.devKey, Proxies: proxies, Tokens: tokens,
 		QueueMax: int(g.QueueMax), QueueWait: ms(g.QueueWaitMs), BatchMax: int(g.BatchMax),
 		RedisTimeout: ms(g.RedisTimeoutMs), ResolveMax: int(g.ResolveMax), StreamsMax: int(g.StreamsMax),
 		KeyRefresh: ms(g.KeyRefreshMs), CatalogRefresh: ms(g.CatalogRefreshMs), LimitKeysMax: int(g.LimitKeysMax),
@@ -41,6 +46,23 @@ func (s *stack) gatewayOptions() (gateway.Options, error) {
 		ReadTimeout: ms(h.ReadTimeoutMs), WriteTimeout: ms(h.WriteTimeoutMs), IdleTimeout: ms(h.IdleTimeoutMs),
 		BodyMax: int(h.BodyMaxBytes), ConcurrencyMax: int(h.ConcurrencyMax), Shutdown: ms(h.ShutdownMs),
 	}, nil
+}
+
+// tokens verifies customer tokens; nil when there are none.
+func (s *stack) tokens() (*identity.Verifier, error) {
+	t := s.cfg.Tokens
+	if !t.On() {
+		return nil, nil
+	}
+	leeway := ms(t.LeewayMs)
+	if leeway == 0 {
+		leeway = -1 // none, where 0 would be the default
+	}
+	return identity.New(identity.Options{
+		Issuer: t.Issuer, Audience: t.Audience, Secret: []byte(t.Secret), JWKS: t.JWKS,
+		Refresh: ms(t.RefreshSeconds * 1000), Leeway: leeway, TierClaim: t.TierClaim, CacheMax: int(t.CacheMax),
+		Log: s.log,
+	})
 }
 
 // providers are those of challenges that have keys.
