@@ -7,7 +7,7 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-deps: ## install, or name, what the tests need (redis-server, postgresql, luacheck, gcc)
+deps: ## install, or name, what the tests need (redis-server, postgresql, luacheck, chromium, gcc)
 	@./.ci/deps
 
 test: deps check ## everything: format, vet, luacheck, all tests with the race detector

@@ -12,17 +12,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"flashgate/drill/servers"
+	"flashgate/internal/browser"
 )
 
 // pageServer serves the page with the strictest policy, and notes every address asked for.
@@ -55,28 +53,9 @@ var outcomePattern = regexp.MustCompile(`(?s)id="outcome"[^>]*data-status="(\w+)
 // browse opens an address in Chromium, and returns the status and text of the outcome.
 func browse(t *testing.T, address string) (status, text string) {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	require.NoError(t, err, "the page is tested in Chromium: apt-get install chromium")
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-		"--no-proxy-server", "--user-data-dir="+t.TempDir(), "--virtual-time-budget=50000", "--dump-dom", address)
-	p, err := servers.Launch(cmd, syscall.SIGKILL)
-	require.NoError(t, err)
-	defer func() {
-		_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // what is left of its group
-		<-p.Ended()
-		// Until the last of them has gone they write to the folder that is removed next.
-		for end := time.Now().Add(time.Second); syscall.Kill(-p.PID(), 0) == nil && time.Now().Before(end); {
-			time.Sleep(5 * time.Millisecond)
-		}
-	}()
-	select {
-	case <-p.Ended():
-	case <-time.After(60 * time.Second):
-		require.FailNow(t, "Chromium did not end within 60 s", p.Log())
-	}
-	found := outcomePattern.FindStringSubmatch(p.Log())
-	require.NotNil(t, found, p.Log())
+	document := browser.Document(t, address)
+	found := outcomePattern.FindStringSubmatch(document)
+	require.NotNil(t, found, document)
 	return found[1], found[2]
 }
 

@@ -211,8 +211,8 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 	case r.name == "reserve":
 		op.Parameters = append(op.Parameters,
 			textParam("Idempotency-Key", "header", "The reservation id, where the body names none.", false),
-			textParam(headerResponse, "header", "The answer to a challenge: its provider, a space, and the solution.", false),
-			textParam(headerClearance, "header", "What a solved challenge earned; it counts for its sale and customer.", false))
+			textParam(headerResponse, "header", "The answer to a challenge: provider, space, solution.", false),
+			textParam(headerClearance, "header", "What a solved challenge earned, for its sale and customer.", false))
 	case r.name == "stream":
 		op.Parameters = append(op.Parameters,
 			textParam("Last-Event-ID", "header", "The id of the last event seen.", false))
@@ -248,7 +248,7 @@ func (r *route) response(registry huma.Registry, a answer) *huma.Response {
 		out.Headers[name] = textHeader("")
 	}
 	if r.limited() {
-		out.Headers["RateLimit-Policy"] = textHeader("The limits of the sale: burst, and seconds in which it comes back.")
+		out.Headers["RateLimit-Policy"] = textHeader("Burst of each limit, and seconds in which it is back.")
 		out.Headers["RateLimit"] = textHeader("Attempts left, and seconds until one more comes back.")
 	}
 	if r.replays && a.status < 202 {
@@ -294,7 +294,8 @@ func (r *route) problemResponses(op *huma.Operation) {
 			Description: "A problem: " + text + ".", Content: media,
 			Headers: map[string]*huma.Param{"X-Request-Id": textHeader("Names this request in every log.")},
 		}
-		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusTooManyRequests || slices.Contains(codes, string(codeSalePaused)) {
+		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusTooManyRequests ||
+			slices.Contains(codes, string(codeSalePaused)) {
 			op.Responses[key].Headers["Retry-After"] = textHeader("Seconds until it is worth trying again.")
 		}
 	}

@@ -53,7 +53,8 @@ func (g *Gateway) reasons(v *sale.Version, who *shopper) challenge.Suspicion {
 func (g *Gateway) judge(
 	r *request, v *sale.Version, id string, who *shopper, response string,
 ) error {
-	cleared, err := g.challenges.Answer(g.base, v.Sale, who.customer, who.address, response, v.Config.Challenge.Providers)
+	providers := v.Config.Challenge.Providers
+	cleared, err := g.challenges.Answer(g.base, v.Sale, who.customer, who.address, response, providers)
 	var rejected *challenge.RejectedError
 	switch {
 	case err == nil:
@@ -63,7 +64,7 @@ func (g *Gateway) judge(
 	case errors.As(err, &rejected):
 		g.metrics.challenges.get(v.Sale, "failed", string(rejected.Reason)).Inc()
 		// What this answer told of its sender counts for the next challenge.
-		return g.challenge(v, id, who, g.reasons(v, who), rejected.AskNext(v.Config.Challenge.Providers),
+		return g.challenge(v, id, who, g.reasons(v, who), rejected.AskNext(providers),
 			"The answer does not count: "+strings.ReplaceAll(string(rejected.Reason), "_", " ")+".")
 	default:
 		g.metrics.challenges.get(v.Sale, "failed", "unavailable").Inc()

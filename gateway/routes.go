@@ -75,7 +75,9 @@ var routes = []route{
 		doc: "Takes all lines or none. The reservation id is the idempotency key: repeated, the request answers " +
 			"with the reservation as it stands. A refusal is not remembered.",
 		body: ReserveRequest{}, replays: true,
-		answers: []answer{{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance}}},
+		answers: []answer{{
+			status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance},
+		}},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
 			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
@@ -102,8 +104,8 @@ var routes = []route{
 		doc:     "With keep only those units stay held: absolute, so a repeat changes nothing.",
 		body:    ReleaseRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
-		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
-			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
+		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
+			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
 		handle: (*Gateway).release,
 	},
 	{
@@ -112,8 +114,8 @@ var routes = []route{
 		doc:     "extension numbers it from 1, so that a repeat is a replay.",
 		body:    ExtendRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation with its new expires_at.", body: Reservation{}}},
-		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
-			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeExtensionLimit,
+		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
+			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeExtensionLimit,
 			codeSaleNotOpen, codeSalePaused, codeSaleEnded),
 		handle: (*Gateway).extend,
 	},
