@@ -3,8 +3,8 @@
 //
 // main.go reads the command line and gives each error its exit code; flags.go lays flags over the
 // configuration. serve.go and reconcile.go run what stack.go wires together, embedded.go brings the
-// Redis inside the process. sales.go and sale.go change sales, key.go makes API keys, demo.go lets a
-// crowd shop and has it audited.
+// Redis inside the process. sales.go and sale.go change sales, key.go makes API keys, audit.go prints
+// who changed what, demo.go lets a crowd shop and has it audited.
 package main
 
 import (
@@ -35,7 +35,8 @@ type cli struct {
 	Reconcile reconcileCmd `cmd:"" help:"Run the reconciler alone."`
 	Sale      saleCmd      `cmd:"" help:"Create, list, change, pause, resume and close sales."`
 	Demo      demoCmd      `cmd:"" help:"Let a crowd shop at an embedded Flashgate and verify every promise."`
-	Key       keyCmd       `cmd:"" help:"Create, list and revoke API keys."`
+	Key       keyCmd       `cmd:"" help:"Create, list, rotate and revoke API keys."`
+	Audit     auditCmd     `cmd:"" help:"Print who changed what: sales, stock and keys."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
