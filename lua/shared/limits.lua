@@ -57,17 +57,21 @@ local function add_fields(rules, fields, customer, ip, device)
   end
 end
 
--- The generations as they are for this call; begins means that a write begins a new one.
+-- The generations as they are for this call; begins means that a write begins a new one. What was
+-- written before the current one began is over after a window: then reads_before is false, which
+-- for windows shorter than MIN_GENERATION is most of the time.
 local function find_generations(shard)
   local current, current_ms, before, before_ms =
     string.match(shard.limits_at, '^(%d+),(%d+),(%d+),(%d+)$')
-  local window = math.max(MIN_GENERATION, tonumber(shard.limits_ms) or 0)
   local at = {
-    current = current or '0', before = before or '0', window = window,
+    current = current or '0', before = before or '0', window = tonumber(shard.limits_ms) or 0,
     current_ms = tonumber(current_ms) or 0, before_ms = tonumber(before_ms) or 0,
   }
-  at.life = math.max(window, at.current_ms, at.before_ms)
-  at.begins = shard.now >= tonumber(at.current) + at.life
+  local began = tonumber(at.current)
+  at.life = math.max(MIN_GENERATION, at.window, at.current_ms, at.before_ms)
+  at.begins = shard.now >= began + at.life
+  at.reads_before = not at.begins and at.before ~= '0'
+    and shard.now_us < (began + at.before_ms) * 1000
   return at
 end
 
@@ -96,7 +100,7 @@ local function read_arrivals(at)
   if at.current ~= '0' then
     absent = read_generation(at.current, nil, slot_names)
   end
-  if absent and absent[1] and not at.begins and at.before ~= '0' then
+  if absent and absent[1] and at.reads_before then
     local names = {}
     for i = 1, #absent do
       names[i] = slot_names[absent[i]]
