@@ -4,7 +4,7 @@
 // main.go reads the command line and gives each error its exit code; flags.go lays flags over the
 // configuration. serve.go and reconcile.go run what stack.go wires together, embedded.go brings the
 // Redis inside the process. sales.go and sale.go change sales, key.go makes API keys, audit.go prints
-// who changed what, demo.go lets a crowd shop and has it audited.
+// who changed what, demo.go lets a crowd shop and has it audited, drill.go does so on real servers that break.
 package main
 
 import (
@@ -35,7 +35,9 @@ type cli struct {
 	Reconcile reconcileCmd `cmd:"" help:"Run the reconciler alone."`
 	Sale      saleCmd      `cmd:"" help:"Create, list, change, pause, resume and close sales."`
 	Demo      demoCmd      `cmd:"" help:"Let a crowd shop at an embedded Flashgate and verify every promise."`
+	Drill     drillCmd     `cmd:"" help:"Break real servers under load and audit every promise."`
 	Key       keyCmd       `cmd:"" help:"Create, list, rotate and revoke API keys."`
+	Token     tokenCmd     `cmd:"" help:"Sign a customer token, to try things out."`
 	Audit     auditCmd     `cmd:"" help:"Print who changed what: sales, stock and keys."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
