@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // rig is one sale on some Redis and some ledger, seen by a gateway's store and by reconcilers.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	rdb    redis.UniversalClient
 	ledger ledger.Ledger
@@ -60,7 +60,7 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-func connect(t *testing.T, addr string) redis.UniversalClient {
+func connect(t testing.TB, addr string) redis.UniversalClient {
 	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{addr}, PoolSize: 20, ReadTimeout: 20 * time.Second})
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
@@ -84,7 +84,7 @@ func newRig(t *testing.T, rdb redis.UniversalClient) *rig {
 	return r
 }
 
-func newRigOn(t *testing.T, rdb redis.UniversalClient, l ledger.Ledger) *rig {
+func newRigOn(t testing.TB, rdb redis.UniversalClient, l ledger.Ledger) *rig {
 	seed := uint64(time.Now().UnixNano())
 	r := &rig{
 		t: t, ctx: t.Context(), rdb: rdb, ledger: l, id: ledger.Shard{Sale: "drop"},
@@ -346,7 +346,7 @@ func (r *rig) sameAsFold() *sale.Books {
 
 // contents reads every key of the shard's epoch in readable form, but for what time and the
 // outbox make different.
-func contents(t *testing.T, rdb redis.UniversalClient, prefix string, epoch int64) map[string]string {
+func contents(t testing.TB, rdb redis.UniversalClient, prefix string, epoch int64) map[string]string {
 	t.Helper()
 	ctx, out := t.Context(), map[string]string{}
 	keys, err := rdb.Keys(ctx, strings.NewReplacer("{", "[{]", "}", "[}]").Replace(prefix)+"*").Result()
