@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
+	"flashgate/challenge"
 	"flashgate/configs"
 	"flashgate/ledger"
 	"flashgate/sale"
@@ -94,10 +96,27 @@ func (r *request) saleConfig(g *Gateway, id string) (sale.Config, error) {
 	if config.Sale != id {
 		return config, invalid(sale.FieldError{Pointer: "/sale", Detail: fmt.Sprintf("must be %s, as in the path", id)})
 	}
-	if errs := config.NotBuilt(); len(errs) > 0 {
+	if errs := append(config.NotBuilt(), g.providersWithoutKeys(&config)...); len(errs) > 0 {
 		return config, invalid(errs...)
 	}
 	return config, nil
+}
+
+// providersWithoutKeys names challenges of a sale that nobody could be asked here.
+func (g *Gateway) providersWithoutKeys(config *sale.Config) (errs []sale.FieldError) {
+	if config.Challenge == nil {
+		return nil
+	}
+	for i, name := range config.Challenge.Providers {
+		has := func(p challenge.Provider) bool { return p.Name() == name }
+		if name != sale.ProofOfWork && !slices.ContainsFunc(g.opts.Providers, has) {
+			errs = append(errs, sale.FieldError{
+				Pointer: fmt.Sprintf("/challenge/providers/%d", i),
+				Detail:  fmt.Sprintf("%s has no keys here: set challenge.%s.site_key and secret of the servers", name, name),
+			})
+		}
+	}
+	return errs
 }
 
 // precondition compares If-Match and If-None-Match with the current version; version 0 is none.

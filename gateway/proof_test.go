@@ -44,6 +44,12 @@ func challenges(t *testing.T, store *lua.Store) {
 	asked := func(c *sale.Config) { c.Challenge = &sale.Challenge{Mode: sale.ChallengeAlways} }
 	r.putSale("asked", asked)
 	r.putSale("asked-too", asked)
+	doc := r.call("PUT", "/v1/admin/sales/keyless", saleJSON("keyless", func(c *sale.Config) {
+		c.Challenge = &sale.Challenge{
+			Mode: sale.ChallengeAlways, Providers: []sale.ChallengeProvider{sale.ProofOfWork, sale.Turnstile},
+		}
+	})).problem(t, codeInvalidRequest)
+	require.Equal(t, []string{"/challenge/providers/1"}, pointers(doc))
 	need := func(res reply) map[string]any {
 		t.Helper()
 		return res.problem(t, codeChallengeRequired)
