@@ -164,7 +164,7 @@ func (l *limiter) refuse(r *request, a *ratelimit.Attempt, why ratelimit.Refusal
 	if rules := l.shield.Rules(a.Sale, a.Group); rules != nil {
 		r.tellLimits(rules, &lua.LimitState{})
 		var room [64]byte
-		r.ctx.Response.Header.SetBytesKV(headerRateLimit, ratelimit.AppendRefusal(room[:0], why))
+		r.ctx.Response.Header.SetCanonical(headerRateLimit, ratelimit.AppendRefusal(room[:0], why))
 	}
 	return rateLimited(why.Dimension, ratelimit.RetryMs(why.RetryUs))
 }
@@ -225,10 +225,10 @@ func (r *request) tellLimits(rules *ratelimit.Rules, state *lua.LimitState) {
 		return
 	}
 	header := &r.ctx.Response.Header
-	header.SetBytesK(headerPolicy, policy)
+	header.SetCanonical(headerPolicy, []byte(policy))
 	var room [128]byte
 	if at := ratelimit.AppendRateLimit(room[:0], rules, state.NowUs, state.Arrivals); len(at) > 0 {
-		header.SetBytesKV(headerRateLimit, at)
+		header.SetCanonical(headerRateLimit, at)
 	}
 }
 
