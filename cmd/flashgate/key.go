@@ -171,7 +171,7 @@ func inMs(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 type keyRotateCmd struct {
 	ledgerFlags
 	ID      string        `arg:"" help:"The id of the key that ends, as key list prints it."`
-	Overlap time.Duration `default:"24h" help:"How long both are taken (default 24h); 0 ends the old one." placeholder:"TIME"`
+	Overlap time.Duration `default:"24h" help:"How long both are taken (default 24h); may be 0." placeholder:"TIME"`
 }
 
 // Help shows an example.
