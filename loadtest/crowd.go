@@ -29,6 +29,8 @@ type Options struct {
 	Shoppers int
 	// Duration within which they come, most of them early; default 6 s.
 	Duration time.Duration
+	// Stay is how long a contender goes on; default 5 s.
+	Stay time.Duration
 	// Patience is how long the last may stay after that; default 15 s.
 	Patience time.Duration
 	// Seed makes the crowd the same again; what the server answers still differs.
@@ -86,6 +88,7 @@ func (o *Options) setDefaults() error {
 	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
 	o.Shoppers = cmp.Or(o.Shoppers, 5_000)
 	o.Duration = cmp.Or(o.Duration, 6*time.Second)
+	o.Stay = cmp.Or(o.Stay, 5*time.Second)
 	o.Patience = cmp.Or(o.Patience, 15*time.Second)
 	o.Mix = cmp.Or(o.Mix, DefaultMix)
 	o.Prefix = cmp.Or(o.Prefix, fmt.Sprintf("crowd%x", o.Seed))

@@ -402,7 +402,7 @@ func (w *auditor) losses() Verdict {
 			case a.Done() < l.Began || a.Sent >= until:
 			case a.Status == 503 && a.Code == "sale-recovering":
 				closed++
-			case a.judged() && a.Sent > l.End && (back == nil || a.Done() < back.Done()):
+			case a.Judged() && a.Sent > l.End && (back == nil || a.Done() < back.Done()):
 				back = a
 			}
 		}
@@ -419,8 +419,8 @@ func (w *auditor) losses() Verdict {
 		"%d rebuild(s) in the ledger", len(losses), closed, longest.Milliseconds(), len(w.judge.rebuilds))
 }
 
-// judged tells whether the answer to a reserve came from the sale itself, open as usual.
-func (a *Answer) judged() bool {
+// Judged tells whether the answer to a reserve came from the sale itself, open as usual.
+func (a *Answer) Judged() bool {
 	return a.Verb == Reserve && (a.Status == 201 || a.Code == "insufficient-stock" || a.Code == "cap-exceeded")
 }
 

@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -25,6 +26,8 @@ const (
 
 // Answer is one call and what came back. Times are since Recording.Started.
 type Answer struct {
+	// Op numbers what the shopper wanted; every try of it has the same.
+	Op       int64
 	Shopper  int
 	Kind     Kind
 	Verb     Verb
@@ -107,6 +110,7 @@ type recorder struct {
 	mu  sync.Mutex
 	rec *Recording
 	max int
+	ops atomic.Int64
 	ok  int // answers 2xx
 	bad int // answers 4xx
 	gap int // answers 5xx or none

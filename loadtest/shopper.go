@@ -26,12 +26,13 @@ const (
 	Extender      Kind = "extender"       // asks for more time before paying
 	IDReuser      Kind = "reused id"      // uses the id again for another request
 	Refunder      Kind = "refund"         // pays and has it cancelled
+	Contender     Kind = "contender"      // takes and gives back the same few units, without pause
 )
 
 // Mix is how many of each kind come, as weights.
 type Mix struct {
 	Buyers, DoubleClickers, Retriers, Abandoners, Releasers, Hoarders, CartFillers, Extenders, IDReusers,
-	Refunders int
+	Refunders, Contenders int
 }
 
 // DefaultMix is that of a drop: mostly buyers, and everything that goes wrong.
@@ -57,6 +58,7 @@ func (m Mix) weights() []weight {
 		{Extender, m.Extenders},
 		{IDReuser, m.IDReusers},
 		{Refunder, m.Refunders},
+		{Contender, m.Contenders},
 	}
 }
 
@@ -145,6 +147,8 @@ func (s *shopper) shop(ctx context.Context) {
 			s.think(ctx)
 			s.repeat(ctx, Answer{Verb: Cancel, ID: id}, call{Restock: true, Reason: "changed their mind"})
 		}
+	case Contender:
+		s.contend(ctx)
 	default:
 		s.buy(ctx, id, lines)
 	}
@@ -190,6 +194,43 @@ func (s *shopper) hoard(ctx context.Context) {
 		all.Go(func() { s.buy(ctx, s.id(n), []sale.Line{{SKU: wish.SKU, Qty: 1}}) })
 	}
 	all.Wait()
+}
+
+// contend wants one unit after the other, some with a double click, and gives most back one way or
+// the other.
+func (s *shopper) contend(ctx context.Context) {
+	breathe := func() bool { return sleep(ctx, s.between(8, 30)) }
+	began := s.rec.since()
+	for n := 0; s.rec.since()-began < s.opts.Stay && breathe(); n++ {
+		id, lines := s.id(n), []sale.Line{s.wish()}
+		lines[0].Qty = 1
+		do := func(f func() Answer) Answer { return f() }
+		if s.between(0, 4) == 0 {
+			do = func(f func() Answer) Answer { one, two := s.twice(f); return better(one, two) }
+		}
+		if do(func() Answer { return s.reserve(ctx, id, lines) }).Status != 201 {
+			continue
+		}
+		breathe()
+		if s.between(0, 2) == 0 {
+			do(func() Answer { return s.repeat(ctx, Answer{Verb: Release, ID: id}, call{}) })
+			continue
+		}
+		if do(func() Answer { return s.confirm(ctx, id) }).Status != 200 || !breathe() {
+			continue
+		}
+		do(func() Answer {
+			return s.repeat(ctx, Answer{Verb: Cancel, ID: id}, call{Restock: true, Reason: "contended"})
+		})
+	}
+}
+
+// better is the one of two answers that had success.
+func better(one, two Answer) Answer {
+	if one.Status >= 200 && one.Status < 300 {
+		return one
+	}
+	return two
 }
 
 // capOf is the tightest cap of a customer on a SKU; 0 is none.
@@ -250,8 +291,10 @@ func (s *shopper) confirm(ctx context.Context, id string) Answer {
 
 // repeat makes a call until its answer is final: 202, 503 and none are not.
 func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
+	op := s.rec.ops.Add(1)
 	for try := 1; ; try++ {
 		a := ask
+		a.Op = op
 		a.Shopper, a.Kind, a.Customer = s.number, s.kind, s.customer
 		a.Sent = s.rec.since()
 		s.client.do(ctx, &a, body)
@@ -284,7 +327,7 @@ func (s *shopper) twice(f func() Answer) (one, two Answer) {
 
 func (s *shopper) think(ctx context.Context) { sleep(ctx, s.between(50, 400)) }
 
-// between is a random time in ms. Parallel attempts of one shopper share the source.
+// between is a random time in ms, less than most. Parallel attempts of one shopper share the source.
 func (s *shopper) between(least, most int) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
