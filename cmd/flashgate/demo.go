@@ -198,7 +198,9 @@ func (d demoCmd) crowd(
 	verdicts, err := loadtest.Audit{
 		BaseURL: "http://" + addr, Token: st.devKey, Recording: recording, Ledger: st.ledger,
 		Record: time.Duration(st.cfg.RecordSeconds) * time.Second, Settle: demoSettle,
-		Memory: func(ctx context.Context) ([]loadtest.Measure, error) { return st.measure(ctx, config.Sale) },
+		Memory: func(ctx context.Context) ([]loadtest.Measure, error) {
+			return measure(ctx, st.rdb, config.Sale, demoTail)
+		},
 	}.Run(ctx)
 	if err != nil {
 		return loadtest.Result{}, fmt.Errorf("audit: %w", err)

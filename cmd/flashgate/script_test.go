@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -28,6 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"freeport": freeport, "http": httpCall, "sigterm": sigterm, "code": exitCodeOf, "lines": lines,
+			"bare": bare,
 		},
 	})
 }
@@ -97,6 +99,13 @@ func exitCodeOf(ts *testscript.TestScript, _ bool, args []string) {
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
 	}
+}
+
+// bare leaves nothing in the PATH but flashgate: a machine without servers.
+func bare(ts *testscript.TestScript, _ bool, _ []string) {
+	path, err := exec.LookPath("flashgate")
+	ts.Check(err)
+	ts.Setenv("PATH", filepath.Dir(path))
 }
 
 // lines is "lines N FILE": stdout, stderr or a file has exactly so many lines.

@@ -94,7 +94,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 
 // run runs a program as the user of the servers.
 func (m *Machine) run(ctx context.Context, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // initdb and cp
 	cmd.Dir = m.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
 	if out, err := cmd.CombinedOutput(); err != nil {

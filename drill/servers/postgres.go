@@ -63,7 +63,7 @@ func (m *Machine) StartPostgres(ctx context.Context, settings ...string) (*Postg
 // Database makes a new empty database on the server and returns its name.
 func (p *Postgres) Database(ctx context.Context) (string, error) {
 	name := "t" + strconv.FormatInt(p.databases.Add(1), 10)
-	return name, p.Exec(ctx, `CREATE DATABASE `+name)
+	return name, p.Exec(ctx, "postgres", `CREATE DATABASE `+name)
 }
 
 // DSN is what a program is given to reach a database of the server: as its superuser, over TCP.
@@ -124,16 +124,16 @@ func (p *Postgres) start(ctx context.Context) error {
 		return err
 	}
 	p.proc = postmaster{proc}
-	return proc.await(ctx, postgresReadyTimeout, p.proc.kill, func(ctx context.Context) error {
-		return p.Exec(ctx, `SELECT 1`)
+	return proc.Await(ctx, postgresReadyTimeout, p.proc.kill, func(ctx context.Context) error {
+		return p.Exec(ctx, "postgres", `SELECT 1`)
 	})
 }
 
-// Exec runs a statement in the database postgres.
-func (p *Postgres) Exec(ctx context.Context, sql string) error {
+// Exec runs a statement in a database.
+func (p *Postgres) Exec(ctx context.Context, database, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, postgresReadyTimeout)
 	defer cancel()
-	c, err := pgx.Connect(ctx, p.DSN("postgres"))
+	c, err := pgx.Connect(ctx, p.DSN(database))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package servers
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strconv"
@@ -28,10 +29,8 @@ func (p postmaster) kill() {
 	}
 	<-p.Ended()
 	// The next postmaster refuses to start while a child of the last one is still there.
-	for deadline := time.Now().Add(postgresStopTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if !alive(family) {
-			return
-		}
+	for deadline := time.Now().Add(postgresStopTimeout); time.Now().Before(deadline) && alive(family); {
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -72,7 +71,7 @@ func children(pid int) []int {
 	if err == nil {
 		return numbers(strings.Fields(string(out)))
 	}
-	out, err = exec.Command("ps", "-A", "-o", "ppid=,pid=").Output()
+	out, err = exec.CommandContext(context.Background(), "ps", "-A", "-o", "ppid=,pid=").Output()
 	if err != nil {
 		return nil
 	}
@@ -97,7 +96,8 @@ func numbers(texts []string) []int {
 
 // processState is the state letter of a process, or "" when there is none.
 func processState(pid int) string {
-	out, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(pid)).Output()
+	//nolint:gosec // a number
+	out, err := exec.CommandContext(context.Background(), "ps", "-o", "state=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {
 		if syscall.Kill(pid, 0) != nil {
 			return ""

@@ -83,8 +83,8 @@ func (p *Process) Signal(sig os.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
-// await asks until the server is ready, and kills it when it is not in time, or ctx ends.
-func (p *Process) await(
+// Await asks until the server is ready, and kills it when it is not in time, or ctx ends.
+func (p *Process) Await(
 	ctx context.Context, most time.Duration, kill func(), ready func(context.Context) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, most)

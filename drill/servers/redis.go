@@ -33,6 +33,17 @@ type Redis struct {
 	proc redisLife
 }
 
+// FindRedis is the path of redis-server, or a MissingError.
+func FindRedis() (string, error) {
+	bin, err := exec.LookPath("redis-server")
+	if err != nil {
+		return "", MissingError{
+			"redis-server", "Debian and Ubuntu: apt-get install redis-server; macOS: brew install redis",
+		}
+	}
+	return bin, nil
+}
+
 // StartRedis runs a redis-server with its data in dir. args go to its command line after the
 // defaults, which keep nothing on disk; with "--appendonly", "yes" the data is there again after
 // Kill and Restart. MissingError when there is no redis-server.
@@ -60,11 +71,9 @@ func StartRedisCluster(ctx context.Context, dir string, args ...string) (*Redis,
 }
 
 func startRedis(ctx context.Context, dir string, cluster bool, args []string) (*Redis, error) {
-	bin, err := exec.LookPath("redis-server")
+	bin, err := FindRedis()
 	if err != nil {
-		return nil, MissingError{
-			"redis-server", "Debian and Ubuntu: apt-get install redis-server; macOS: brew install redis",
-		}
+		return nil, err
 	}
 	r := &Redis{bin: bin, dir: dir, args: args}
 	for range startAttempts {
@@ -148,7 +157,7 @@ func (r *Redis) start(ctx context.Context) error {
 	r.proc = redisLife{proc}
 	c := r.direct()
 	defer c.Close()
-	return proc.await(ctx, redisReadyTimeout, r.proc.kill, func(ctx context.Context) error {
+	return proc.Await(ctx, redisReadyTimeout, r.proc.kill, func(ctx context.Context) error {
 		// The plain look first: the client logs every connection that is refused.
 		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", r.Addr())
 		if err != nil {
@@ -174,7 +183,7 @@ func noMaintNotifications() *maintnotifications.Config {
 
 func (r *Redis) awaitCluster(ctx context.Context, c *redis.Client) error {
 	info := ""
-	return r.proc.await(ctx, redisReadyTimeout, r.proc.kill, func(ctx context.Context) error {
+	return r.proc.Await(ctx, redisReadyTimeout, r.proc.kill, func(ctx context.Context) error {
 		info, _ = c.ClusterInfo(ctx).Result()
 		if !strings.Contains(info, "cluster_state:ok") {
 			return fmt.Errorf("the cluster is not ready:\n%s", info)

@@ -66,7 +66,7 @@ func DSN(t testing.TB) string {
 	s := &Server{shared.server, t}
 	name := s.Database()
 	t.Cleanup(func() {
-		err := s.Exec(context.Background(), `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`)
+		err := s.Exec(context.Background(), "postgres", `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`)
 		if err != nil {
 			t.Fatalf("pgtest: drop %s: %v", name, err)
 		}
