@@ -200,6 +200,8 @@ func TestAnnouncementsReachThoseWhoWait(t *testing.T) {
 		d := newDurabilityOf(l, store, Options{ConfirmPoll: time.Hour, ConfirmWait: 20 * time.Second}, newMetrics(nil))
 		defer start(d.run)()
 		l.put(1, 1, "m1")
+		created, err := shard.Look(t.Context(), 1, 0, 1)
+		require.NoError(t, err)
 		got := make(chan verdict, 1)
 		go func() {
 			v, _ := d.wait(t.Context(), ledger.Shard{Sale: "drop"}, 1, 1, "m1")
@@ -207,7 +209,7 @@ func TestAnnouncementsReachThoseWhoWait(t *testing.T) {
 		}()
 		// The subscription may not be there yet when the first is published.
 		for {
-			_, err := shard.Trim(t.Context(), 1, 1, 100)
+			_, err := shard.Trim(t.Context(), 1, 1, created.Mark, 100)
 			require.NoError(t, err)
 			select {
 			case v := <-got:

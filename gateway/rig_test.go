@@ -172,7 +172,7 @@ func (r *rig) drainShard(ctx context.Context, id ledger.Shard) {
 		return
 	}
 	last := &events[len(events)-1]
-	_, _ = shard.Trim(ctx, last.Epoch, last.Seq, 100)
+	_, _ = shard.Trim(ctx, last.Epoch, last.Seq, last.Mark, 100)
 }
 
 // reply is an answer over HTTP.

@@ -153,7 +153,7 @@ func eachPage(scan func(cursor uint64) ([]string, uint64, error), f func([]strin
 	for cursor := uint64(0); ; {
 		page, next, err := scan(cursor)
 		if err != nil {
-			return fmt.Errorf("names: %w", err)
+			return fmt.Errorf("scan: %w", err)
 		}
 		for len(page) > 0 {
 			// A small hash comes whole, whatever was asked for.

@@ -121,44 +121,43 @@ func (s *Shard) Flip(
 }
 
 // Trim drops the events of an epoch that the ledger has, all but the last tail, notes the
-// watermark and publishes it.
-func (s *Shard) Trim(ctx context.Context, epoch, watermark, tail int64) (sale.Outcome, error) {
+// watermark and publishes it: DONE, MISSING, or RECOVERING when the shard does not have the ledger's
+// last event, which mark names.
+func (s *Shard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
 	h, _, err := s.callIn(ctx, trimScript, newEra(s.Sale, s.Number, epoch), []any{
-		watermark, tail, WatermarkChannel, packWatermark(Watermark{s.Sale, s.Number, epoch, watermark}),
+		watermark, mark, tail, WatermarkChannel, packWatermark(Watermark{s.Sale, s.Number, epoch, watermark}),
 	})
 	return h.Outcome, err
 }
 
-// DropEpoch unlinks what is left of a past epoch, a bounded number of keys at a time, until it is
-// gone or ctx ends. It never touches the epoch that the shard is in.
-func (s *Shard) DropEpoch(ctx context.Context, epoch int64) error {
-	l, err := s.Look(ctx, epoch, 0, 1)
-	if err != nil {
+// DropPast unlinks what is left of all epochs before the one that the shard is in, a bounded number
+// of keys at a time, until it is gone or ctx ends.
+func (s *Shard) DropPast(ctx context.Context) error {
+	l, err := s.Look(ctx, 1, 0, 1)
+	if err != nil || l.Missing {
 		return err
-	}
-	if l.Missing || l.Epoch <= epoch {
-		return nil
 	}
 	node, err := s.node(ctx)
 	if err != nil {
 		return err
 	}
 	// Nothing in a sale's id, nor the braces of the tag, is a pattern to SCAN.
-	pattern := tag(s.Sale, s.Number) + strconv.FormatInt(epoch, 10) + ":*"
-	for cursor := uint64(0); ; {
-		keys, next, err := node.Scan(ctx, cursor, pattern, scanCount).Result()
-		if err != nil {
-			return fmt.Errorf("drop epoch %d: %w", epoch, err)
-		}
-		if len(keys) > 0 {
-			if err := node.Unlink(ctx, keys...).Err(); err != nil {
-				return fmt.Errorf("drop epoch %d: %w", epoch, err)
+	in := tag(s.Sale, s.Number)
+	return eachPage(func(cursor uint64) ([]string, uint64, error) {
+		return node.Scan(ctx, cursor, in+"*", scanCount).Result()
+	}, func(keys []string) error {
+		past := keys[:0]
+		for _, key := range keys {
+			number, _, _ := strings.Cut(strings.TrimPrefix(key, in), ":")
+			if epoch, err := strconv.ParseInt(number, 10, 64); err == nil && epoch < l.Epoch {
+				past = append(past, key)
 			}
 		}
-		if cursor = next; cursor == 0 {
+		if len(past) == 0 {
 			return nil
 		}
-	}
+		return node.Unlink(ctx, past...).Err()
+	})
 }
 
 const scanCount = 500

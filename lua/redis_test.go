@@ -68,7 +68,7 @@ func TestFullMemory(t *testing.T) {
 	require.Equal(t, 1, x.Expired)
 	look, err := e.Shard.Look(e.Ctx, 1, 0, 100)
 	require.NoError(t, err)
-	outcome, err := e.Shard.Trim(e.Ctx, 1, look.Seq, 0)
+	outcome, err := e.Shard.Trim(e.Ctx, 1, look.Seq, look.Mark, 0)
 	require.NoError(t, err)
 	require.Equal(t, sale.Done, outcome)
 	closed, err := e.Shard.Close(e.Ctx, "token-a", "test")

@@ -142,12 +142,12 @@ func (w *worker) commit(ctx context.Context, tx ledger.Tx) error {
 }
 
 // trim drops what the ledger has from the stream and announces the watermark. A shard that is
-// missing or of another epoch is found by the next look.
+// missing, of another epoch or of another branch is found by the next look.
 func (w *worker) trim(ctx context.Context) error {
 	if err := w.r.step(w.id, "trim"); err != nil {
 		return step("trim", err)
 	}
-	_, err := w.sh.Trim(ctx, w.head.Epoch, w.head.Seq, w.r.opts.TailEvents)
+	_, err := w.sh.Trim(ctx, w.head.Epoch, w.head.Seq, w.head.Mark, w.r.opts.TailEvents)
 	if err != nil {
 		return step("trim", err)
 	}

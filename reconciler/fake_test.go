@@ -300,11 +300,11 @@ type faultyShard struct {
 	fault func(step string) bool
 }
 
-func (f *faultyShard) Trim(ctx context.Context, epoch, watermark, tail int64) (sale.Outcome, error) {
+func (f *faultyShard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
 	if f.fault("trim before") {
 		return "", errInjected
 	}
-	o, err := f.shard.Trim(ctx, epoch, watermark, tail)
+	o, err := f.shard.Trim(ctx, epoch, watermark, mark, tail)
 	if f.fault("trim after") {
 		return "", errInjected
 	}

@@ -53,7 +53,8 @@ type Options struct {
 	FrozenMs int64
 	// ShutdownMs bounds what is finished after Run's context ended; default 10,000.
 	ShutdownMs int64
-	// DropMs bounds the removal of what is left of a past epoch; default 60,000.
+	// DropMs bounds one try to remove what is left of past epochs, and the pause between two; default
+	// 60,000.
 	DropMs int64
 
 	// VerifyEveryMs is how often each shard is verified by one of all reconcilers; 0 is never, and the

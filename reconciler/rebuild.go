@@ -127,7 +127,7 @@ func (w *worker) rebuild(ctx context.Context, c condemned) error {
 	w.log.Warn("shard is rebuilt", "reason", c.reason, "from_epoch", c.closed.Head.Epoch,
 		"epoch", rebuilt.Epoch, "seq", rebuilt.Seq, "took", time.Since(c.begun))
 	w.recovery = recovery{}
-	w.r.dropLater(w.sh, c.closed.Head.Epoch, rebuilt.Epoch)
+	w.r.dropLater(w.id)
 	if err := w.trim(ctx); err != nil {
 		return err
 	}
@@ -343,48 +343,4 @@ func newMark() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // It never fails: see its documentation.
 	return hex.EncodeToString(b[:])
-}
-
-// dropRange is what is left of past epochs.
-type dropRange struct {
-	sh       shard
-	from, to int64 // to is not included
-}
-
-// maxDropEpochs bounds the epochs that one rebuild cleans up after, maxDrops the rebuilds waiting.
-const (
-	maxDropEpochs = 8
-	maxDrops      = 256
-)
-
-// dropLater asks for the past epochs to be removed. When too much is asked for they stay: they
-// are dead, and cost memory only.
-func (r *Reconciler) dropLater(sh shard, from, to int64) {
-	if from <= 0 {
-		return
-	}
-	select {
-	case r.drops <- dropRange{sh, max(from, to-maxDropEpochs), to}:
-	default:
-	}
-}
-
-// dropPast removes past epochs, one after the other, until ctx ends.
-func (r *Reconciler) dropPast(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case d := <-r.drops:
-			for epoch := d.from; epoch < d.to; epoch++ {
-				c, cancel := context.WithTimeout(ctx, ms(r.opts.DropMs))
-				err := d.sh.DropEpoch(c, epoch)
-				cancel()
-				if err != nil && ctx.Err() == nil {
-					r.m.errors.WithLabelValues("drop epoch").Inc()
-					r.log.Warn("what is left of a past epoch stays", "error", err)
-				}
-			}
-		}
-	}
 }

@@ -26,12 +26,12 @@ type Deps struct {
 type shard interface {
 	Look(ctx context.Context, epoch, after int64, limit int) (lua.Look, error)
 	Apply(ctx context.Context, base *sale.Version, v sale.Version) (lua.ApplyAnswer, error)
-	Trim(ctx context.Context, epoch, watermark, tail int64) (sale.Outcome, error)
+	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error)
 	Expire(ctx context.Context, limit int) (lua.Expiry, error)
 	Close(ctx context.Context, token, reason string) (lua.ClosedShard, error)
 	Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error)
 	Flip(ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64) (sale.Outcome, error)
-	DropEpoch(ctx context.Context, epoch int64) error
+	DropPast(ctx context.Context) error
 	Cut(ctx context.Context, epoch int64, rows []lua.Row) (lua.Cut, error)
 	Names(ctx context.Context, epoch int64, f func([]lua.Row) error) error
 	ClaimVerify(ctx context.Context, ttl time.Duration) (bool, error)
@@ -51,8 +51,8 @@ type Reconciler struct {
 	run     sync.WaitGroup
 	mu      sync.Mutex
 	workers map[ledger.Shard]*worker
-	// drops are past epochs to be removed.
-	drops chan dropRange
+	// drops are the shards whose past epochs are to be removed.
+	drops chan ledger.Shard
 }
 
 // New returns a reconciler that does not run yet.
@@ -69,7 +69,7 @@ func New(d Deps) *Reconciler {
 		log:    d.Log, m: newMetrics(d.Registry), opts: d.Options.withDefaults(),
 		step:    func(ledger.Shard, string) error { return nil },
 		workers: map[ledger.Shard]*worker{},
-		drops:   make(chan dropRange, maxDrops),
+		drops:   make(chan ledger.Shard, maxDrops),
 	}
 }
 

@@ -216,7 +216,7 @@ func limitsForgotten(t *testing.T, rdb redis.UniversalClient) {
 	ttl, err := rdb.PTTL(e.Ctx, keys[0]).Result()
 	require.NoError(t, err)
 	require.Positive(t, ttl, "a generation of the new epoch is not left for ever")
-	require.NoError(t, e.Shard.DropEpoch(e.Ctx, 1))
+	require.NoError(t, e.Shard.DropPast(e.Ctx))
 	keys, err = rdb.Keys(e.Ctx, "fg:{drop:0}:1:*").Result()
 	require.NoError(t, err)
 	require.Empty(t, keys)

@@ -185,8 +185,7 @@ func rebuilt(t *testing.T, rdb redis.UniversalClient) {
 	b = e.Books()
 	require.Equal(t, int64(2), b.Epoch)
 
-	require.NoError(t, e.Shard.DropEpoch(e.Ctx, 2), "the epoch in use is not dropped")
-	require.NoError(t, e.Shard.DropEpoch(e.Ctx, 1))
+	require.NoError(t, e.Shard.DropPast(e.Ctx))
 	left, err := rdb.Keys(e.Ctx, "fg:{drop:0}:1:*").Result()
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -259,7 +258,7 @@ func trimming(t *testing.T, rdb redis.UniversalClient) {
 	look, err := bounded.Look(e.Ctx, 1, 0, 10)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		outcome, err := bounded.Trim(e.Ctx, 1, look.Seq, tail)
+		outcome, err := bounded.Trim(e.Ctx, 1, look.Seq, look.Mark, tail)
 		require.NoError(t, err)
 		require.Equal(t, sale.Done, outcome)
 		select {
@@ -276,7 +275,26 @@ func trimming(t *testing.T, rdb redis.UniversalClient) {
 	answers, err := bounded.Reserve(e.Ctx, []lua.ReserveRequest{e.Request("after-trim", "c-1", "BAG/=1")})
 	require.NoError(t, err)
 	require.Equal(t, sale.Held, answers[0].Outcome)
-	outcome, err := bounded.Trim(e.Ctx, 7, look.Seq, tail)
+	trim := func(epoch, watermark int64, mark string) sale.Outcome {
+		outcome, err := bounded.Trim(e.Ctx, epoch, watermark, mark, 0)
+		require.NoError(t, err)
+		return outcome
+	}
+	require.Equal(t, sale.Recovering, trim(7, look.Seq, look.Mark), "another epoch")
+	before := left
+	require.Equal(t, sale.Recovering, trim(1, look.Seq, "another"), "another branch, by an event of the stream")
+	require.Equal(t, sale.Recovering, trim(1, look.Seq+1, "another"), "another branch, by the head")
+	require.Equal(t, sale.Recovering, trim(1, look.Seq+2, look.Mark), "behind the ledger")
+	require.Equal(t, sale.Done, trim(1, look.Seq-1, "trimmed"), "somebody was faster")
+	left, err = rdb.XLen(e.Ctx, e.key("events")).Result()
 	require.NoError(t, err)
-	require.Equal(t, sale.Recovering, outcome, "another epoch")
+	require.Equal(t, before+1, left, "nothing went")
+
+	// The event at the watermark is gone, or cannot be read: the one after it names it.
+	events, err := bounded.Look(e.Ctx, 1, look.Seq-1, 2)
+	require.NoError(t, err)
+	require.Len(t, events.Events, 2)
+	require.NoError(t, rdb.XDel(e.Ctx, e.key("events"), fmt.Sprintf("1-%d", look.Seq)).Err())
+	require.Equal(t, sale.Recovering, trim(1, look.Seq, "another"))
+	require.Equal(t, sale.Done, trim(1, look.Seq, look.Mark))
 }
