@@ -315,6 +315,7 @@ func fast() Options {
 	return Options{
 		Drain: true, IdleMs: 1, IdleMaxMs: 5, ShardsMs: 20, VersionsMs: 5, TakeoverMs: 50,
 		BackoffMinMs: 1, BackoffMaxMs: 20, FrozenMs: 20, SweepIntervalMs: 10, AliveMs: 50,
+		BeatMs: 20, LapseMs: 300, StandbyMs: 50,
 	}
 }
 

@@ -6,13 +6,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"flashgate/ledger"
+	"flashgate/lua"
 )
 
 type metrics struct {
 	lagEvents, lagSeconds, state, frozen *prometheus.GaugeVec
 	differences, oversells, verifiedAt   *prometheus.GaugeVec
 	tainted                              *prometheus.GaugeVec
-	buried                               prometheus.Counter
+	members                              prometheus.Gauge
+	buried, standIns                     prometheus.Counter
 	drained, swept, setAside             prometheus.Counter
 	rebuilds, versions, errors           *prometheus.CounterVec
 	batchSeconds, rebuildSeconds         prometheus.Histogram
@@ -45,6 +47,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"sale", "shard"),
 		tainted: gauge("tainted",
 			"Dead letters of a shard that nobody settled: until then it is not rebuilt by itself.", "sale", "shard"),
+		members: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: name("members"), Help: "Reconcilers that divide the shards, as this one sees it.",
+		}),
+		standIns: counter("stand_ins_total", "Shards worked on because the reconciler that has them left work lying."),
 		buried:   counter("dead_letters_total", "Events that could not become part of the books."),
 		drained:  counter("drained_total", "Events committed to the ledger."),
 		swept:    counter("swept_total", "Holds given back because their deadline was over."),
@@ -67,7 +73,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	})
 	reg.MustRegister(m.lagEvents, m.lagSeconds, m.state, m.frozen, m.drained, m.swept, m.setAside,
 		m.rebuilds, m.versions, m.errors, m.batchSeconds, m.rebuildSeconds,
-		m.tainted, m.buried, m.differences, m.oversells, m.verifiedAt, m.verifySeconds)
+		m.members, m.standIns, m.tainted, m.buried, m.differences, m.oversells, m.verifiedAt, m.verifySeconds)
 	return m
 }
 
@@ -93,12 +99,27 @@ func (s shardMetrics) observe(at sight, head ledger.Head) {
 	if !at.Missing && at.Seq > head.Seq {
 		events = float64(at.Seq - head.Seq)
 		if len(at.events) > 0 {
-			seconds = float64(max(at.LastMs-at.events[0].AtMs, 0)) / 1000
+			seconds = age(at.NowMs, at.events[0].AtMs)
 		}
 	}
 	s.lagEvents.Set(events)
 	s.lagSeconds.Set(seconds)
 }
+
+// observeStandby notes the lag that Redis tells of; events are those after the watermark last seen.
+func (s shardMetrics) observeStandby(l *lua.Look) {
+	s.lagEvents.Set(float64(max(l.Seq-l.Watermark, 0)))
+	seconds := 0.0
+	if len(l.Events) > 0 && l.Events[0].Seq == l.Watermark+1 {
+		if e, err := l.Events[0].Parse(s.sale, 0); err == nil {
+			seconds = age(l.NowMs, e.AtMs)
+		}
+	}
+	s.lagSeconds.Set(seconds)
+}
+
+// age is in seconds.
+func age(nowMs, atMs int64) float64 { return float64(max(nowMs-atMs, 0)) / 1000 }
 
 func (s shardMetrics) setState(state, cause string) {
 	for _, name := range states {

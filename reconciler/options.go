@@ -13,11 +13,24 @@ type Options struct {
 	// Sweep: give back holds that are due, and note that shards are alive.
 	Sweep bool
 
-	// BatchMax bounds the events of one transaction; default 1,000.
-	BatchMax int
-	// IdleMs is the pause of a shard without work; default 20. After QuietMs without any event it
-	// is IdleMaxMs, so that many sleeping sales cost little; defaults 5,000 and 100.
-	IdleMs, QuietMs, IdleMaxMs int64
+	// BatchMax bounds the events of one look at Redis, about a millisecond of it for each 1,000; default
+	// 1,000. A backlog goes in transactions of up to LooksMax looks, begun within BatchMs; defaults 8
+	// and 200.
+	BatchMax, LooksMax int
+	BatchMs            int64
+	// DrainsMax bounds the shards that are worked on at once in this process: each holds a connection
+	// to the ledger; default 8.
+	DrainsMax int
+	// BusyMs is the least pause of a shard that has just had events; default 2. It grows to IdleMs, default
+	// 20, while there are none. After QuietMs without any it is IdleMaxMs, so that many sleeping sales
+	// cost little; defaults 5,000 and 100.
+	BusyMs, IdleMs, QuietMs, IdleMaxMs int64
+	// BeatMs is how often this reconciler tells the others that it is there; default 250. Whoever has not
+	// done so for LapseMs has no shards any more; default 1,500.
+	BeatMs, LapseMs int64
+	// StandbyMs: work that the owner of a shard leaves untouched for so long is done by others; default
+	// 1,000.
+	StandbyMs int64
 	// TailEvents stay in the stream after the ledger has them, for a ledger that loses its own
 	// tail; default 1,000.
 	TailEvents int64
@@ -81,10 +94,18 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.BatchMax, 1000)
+	setDefault(&o.LooksMax, 8)
+	setDefault(&o.BatchMs, 200)
+	setDefault(&o.DrainsMax, 8)
+	setDefault(&o.BusyMs, 2)
 	setDefault(&o.IdleMs, 20)
 	setDefault(&o.QuietMs, 5000)
 	setDefault(&o.IdleMaxMs, 100)
 	o.IdleMaxMs = max(o.IdleMaxMs, o.IdleMs)
+	o.BusyMs = min(o.BusyMs, o.IdleMs)
+	setDefault(&o.BeatMs, 250)
+	setDefault(&o.LapseMs, 1500)
+	setDefault(&o.StandbyMs, 1000)
 	setDefault(&o.TailEvents, 1000)
 	if o.Drain {
 		setDefault(&o.ShardsMs, 250)

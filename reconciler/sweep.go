@@ -7,6 +7,9 @@ import (
 	"flashgate/sale"
 )
 
+// standbySweeps is how many times longer the pause is in a shard that another reconciler has.
+const standbySweeps = 4
+
 // sweep gives back the holds of the shard that are due, until ctx ends. It needs no ledger: a
 // shard that is closed or missing answers so, and the drain sees to it.
 func (w *worker) sweep(ctx context.Context) {
@@ -27,7 +30,11 @@ func (w *worker) sweep(ctx context.Context) {
 				w.log.Info("sweep works again")
 			}
 		}
-		if !sleep(ctx, ms(w.r.opts.SweepIntervalMs), nil) {
+		pause := ms(w.r.opts.SweepIntervalMs)
+		if !w.r.members.owns(w.id) {
+			pause *= standbySweeps
+		}
+		if !sleep(ctx, pause, nil) {
 			return
 		}
 	}

@@ -17,6 +17,7 @@ import (
 const (
 	stateStarting   = "starting"   // not yet looked at
 	stateOpen       = "open"       // drained, or draining
+	stateStandby    = "standby"    // another reconciler's, and well
 	stateWaiting    = "waiting"    // not created yet
 	stateRecovering = "recovering" // being rebuilt
 	stateFrozen     = "frozen"     // an operator decides
@@ -24,7 +25,9 @@ const (
 	stateFailing    = "failing"    // Redis or ledger do not answer as they should
 )
 
-var states = []string{stateStarting, stateOpen, stateWaiting, stateRecovering, stateFrozen, stateTainted, stateFailing}
+var states = []string{
+	stateStarting, stateOpen, stateStandby, stateWaiting, stateRecovering, stateFrozen, stateTainted, stateFailing,
+}
 
 // errAgain ends a round that was overtaken: another look decides.
 var errAgain = errors.New("overtaken")
@@ -48,6 +51,8 @@ type worker struct {
 	// without one.
 	invalid refusedEvent
 
+	standby      standby
+	pause        time.Duration // the last one of a shard that had events of late
 	state, cause string
 	failures     int
 	lastEvent    time.Time // when the shard last had an event
@@ -94,7 +99,11 @@ func (w *worker) finish(work context.Context) {
 
 // round looks once and does what has to be done, and says how long to pause after it.
 func (w *worker) round(ctx context.Context) (time.Duration, error) {
+	if wait, err := w.stands(ctx); wait > 0 || err != nil {
+		return wait, err
+	}
 	if err := w.learnHead(ctx); err != nil {
+		w.watch(ctx)
 		return 0, err
 	}
 	s, err := w.look(ctx, w.head)
@@ -110,6 +119,13 @@ func (w *worker) round(ctx context.Context) (time.Duration, error) {
 		return w.create(ctx)
 	default:
 		return w.locked(ctx, s, v)
+	}
+}
+
+// watch measures the lag of a shard whose head cannot be read.
+func (w *worker) watch(ctx context.Context) {
+	if s, err := lookAfter(ctx, w.sh, w.id, w.head, 1); err == nil {
+		w.m.observe(s, w.head)
 	}
 }
 
@@ -181,10 +197,24 @@ func (w *worker) idle(ctx context.Context, s sight) (time.Duration, error) {
 			return 0, err
 		}
 	}
+	return w.rest(), nil
+}
+
+// rest is the pause of a shard without work: it doubles from BusyMs to IdleMs, because events come in
+// crowds and a confirmation may wait for each, and is IdleMaxMs once there was none for long.
+func (w *worker) rest() time.Duration {
 	if time.Since(w.lastEvent) >= ms(w.r.opts.QuietMs) {
-		return ms(w.r.opts.IdleMaxMs), nil
+		return ms(w.r.opts.IdleMaxMs)
 	}
-	return ms(w.r.opts.IdleMs), nil
+	w.pause = min(max(2*w.pause, ms(w.r.opts.BusyMs)), ms(w.r.opts.IdleMs))
+	return w.pause
+}
+
+// breath is the pause after a batch that took so long: about as long, so that a slow or busy ledger gets
+// fewer and larger batches.
+func (w *worker) breath(took time.Duration) time.Duration {
+	w.pause = min(max(took, ms(w.r.opts.BusyMs)), ms(w.r.opts.IdleMs))
+	return w.pause
 }
 
 // noteAlive brings the shard's last sign of life to the ledger.
@@ -212,9 +242,11 @@ func (w *worker) noteAlive(ctx context.Context, s sight) error {
 	return nil
 }
 
-// become moves the shard to a state and says so, once: not again while only the detail differs.
+// become moves the shard to a state and says so, once: not again while only the detail differs, or
+// the step at which a shard that fails does so.
 func (w *worker) become(state, cause, detail string) {
-	if state == w.state && cause == w.cause {
+	if state == w.state && (cause == w.cause || state == stateFailing) {
+		w.cause = cause
 		return
 	}
 	level, was := slog.LevelInfo, w.state
@@ -223,7 +255,7 @@ func (w *worker) become(state, cause, detail string) {
 		level = slog.LevelError
 	case state == stateRecovering:
 		level = slog.LevelWarn
-	case was == stateStarting || was == "":
+	case was == stateStarting || was == "" || state == stateStandby || was == stateStandby:
 		level = slog.LevelDebug
 	}
 	w.log.Log(context.Background(), level, "shard is "+state, "cause", cause, "detail", detail, "was", was)
@@ -242,8 +274,8 @@ func (e *stepError) Unwrap() error { return e.err }
 
 func step(name string, err error) error { return &stepError{step: name, err: err} }
 
-// failed notes that a round failed and says how long to pause. It is logged when the failure is at
-// another step than before, not at every try.
+// failed notes that a round failed and says how long to pause. It is logged when the shard begins to
+// fail, not at every try.
 func (w *worker) failed(err error) time.Duration {
 	w.failures++
 	if errors.Is(err, errAgain) {
