@@ -27,10 +27,13 @@ func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, 
 		if len(s.events) < w.r.opts.BatchMax || w.invalid.seq != 0 || tx.Head().Seq != s.events[len(s.events)-1].Seq {
 			break
 		}
-		next, failed := w.look(ctx, tx.Head())
-		more, _ := continues(next.events, tx.Head())
-		if failed != nil || next.Missing || next.Epoch != tx.Head().Epoch || more == 0 {
+		next, ok := w.nextPage(ctx, tx.Head())
+		if !ok {
 			break // What is there is worth a commit; the next round sees why.
+		}
+		more, _ := continues(next.events, tx.Head())
+		if more == 0 {
+			break
 		}
 		if err := w.append(ctx, tx, next.events[:more]); err != nil {
 			_, err = w.refused(next.events[:more], err)
@@ -40,4 +43,10 @@ func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, 
 		n += more
 	}
 	return n, nil
+}
+
+// nextPage looks after a head that is not committed yet; ok says that Redis answers and is in its epoch.
+func (w *worker) nextPage(ctx context.Context, head ledger.Head) (s sight, ok bool) {
+	s, err := w.look(ctx, head)
+	return s, err == nil && !s.Missing && s.Epoch == head.Epoch
 }

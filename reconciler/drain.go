@@ -13,6 +13,11 @@ import (
 // locked takes the lock of the watermark row and acts on the verdict. All but a drain, and a
 // drain whose head has moved meanwhile, is judged anew by a look taken under the lock.
 func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration, error) {
+	release, err := w.r.place(ctx)
+	if err != nil {
+		return 0, step("wait for a turn", err)
+	}
+	defer release()
 	tctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
 	defer cancel()
 	tx, err := w.r.ledger.Begin(tctx, w.id)
@@ -43,6 +48,7 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 			return 0, err
 		}
 		cancel()
+		release()
 		return 0, w.rebuild(ctx, c)
 	case verdictBury:
 		return w.bury(tctx, tx, s, v.detail)
@@ -66,6 +72,10 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	if err := w.append(ctx, tx, events); err != nil {
 		return w.refused(events, err)
 	}
+	n, err := w.appendMore(ctx, tx, &s, len(events), begun)
+	if err != nil || n == 0 {
+		return 0, err
+	}
 	if err := tx.Alive(ctx, s.LastMs); err != nil {
 		return 0, step("note alive", err)
 	}
@@ -79,7 +89,7 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 		w.become(stateOpen, "", "")
 		w.recovery = recovery{}
 	}
-	w.r.m.drained.Add(float64(len(events)))
+	w.r.m.drained.Add(float64(n))
 	w.r.m.batchSeconds.Observe(time.Since(begun).Seconds())
 	if err := w.trim(ctx); err != nil {
 		return 0, err
@@ -90,7 +100,7 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	if len(s.Events) == w.r.opts.BatchMax || !open {
 		return 0, nil
 	}
-	return ms(w.r.opts.IdleMs), nil
+	return w.breath(time.Since(begun)), nil
 }
 
 // refusedEvent is an event that the books do not allow, and why.

@@ -35,6 +35,8 @@ type shard interface {
 	Cut(ctx context.Context, epoch int64, rows []lua.Row) (lua.Cut, error)
 	Names(ctx context.Context, epoch int64, f func([]lua.Row) error) error
 	ClaimVerify(ctx context.Context, ttl time.Duration) (bool, error)
+	NoteVerified(ctx context.Context, text string) error
+	LastVerified(ctx context.Context) (string, error)
 }
 
 // Reconciler works on every shard that the ledger knows.
@@ -47,6 +49,10 @@ type Reconciler struct {
 	// step is told the name of each step of a drain and a rebuild before it is taken; an error
 	// stops the worker there. Tests kill with it.
 	step func(ledger.Shard, string) error
+
+	members *membership
+	// drains has a place for each shard that may be worked on at once.
+	drains chan struct{}
 
 	run     sync.WaitGroup
 	mu      sync.Mutex
@@ -63,11 +69,14 @@ func New(d Deps) *Reconciler {
 	if d.Registry == nil {
 		d.Registry = prometheus.NewRegistry()
 	}
+	o := d.Options.withDefaults()
 	return &Reconciler{
 		ledger: d.Ledger,
 		open:   func(id ledger.Shard) shard { return d.Store.Shard(id.Sale, id.Number) },
-		log:    d.Log, m: newMetrics(d.Registry), opts: d.Options.withDefaults(),
+		log:    d.Log, m: newMetrics(d.Registry), opts: o,
 		step:    func(ledger.Shard, string) error { return nil },
+		members: newMembership(d.Store.Beat, d.Store.Leave),
+		drains:  make(chan struct{}, o.DrainsMax),
 		workers: map[ledger.Shard]*worker{},
 		drops:   make(chan ledger.Shard, maxDrops),
 	}
@@ -90,6 +99,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 
 	r.run.Go(func() { r.findShards(ctx, work) })
 	if r.opts.Drain {
+		r.run.Go(func() { r.beatOn(ctx) })
 		r.run.Go(func() { r.findVersions(ctx, work) })
 		r.run.Go(func() { r.dropPast(ctx) })
 		r.run.Go(func() { r.countTaints(ctx) })
