@@ -4,6 +4,7 @@ package drill
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -180,6 +181,13 @@ func (res *Result) add(r *round, round Round) {
 	res.Calls += round.Calls
 	res.Kept = res.Kept && round.Kept
 	res.Promises, res.Checks = merge(res.Promises, round.Promises), mergeChecks(res.Checks, round.Checks)
+	// What a round looked at is with the round.
+	for i := range res.Promises {
+		res.Promises[i].Checked = fmt.Sprintf("in %d round(s)", len(res.Round))
+	}
+	for i := range res.Checks {
+		res.Checks[i].Checked = fmt.Sprintf("in %d round(s)", len(res.Round))
+	}
 	seen := map[string]bool{}
 	for _, s := range round.Strikes {
 		row := res.row(s.Fault)
