@@ -88,8 +88,8 @@ type Options struct {
 	MissMemory time.Duration
 	// CatalogRefresh is how often all sales are read again; default 1 s.
 	CatalogRefresh time.Duration
-	// KeyRefresh is how often all keys are read again, and so how long a revoked one may live;
-	// default 2 s.
+	// KeyRefresh is how often all keys are read again; default 2 s. A revoked one lives as long, or as
+	// LedgerTimeout, and LedgerTimeout on top.
 	KeyRefresh time.Duration
 	// KeyTouch is how often the last use of keys is written to the ledger; default 30 s.
 	KeyTouch time.Duration

@@ -107,17 +107,27 @@ func (g *Gateway) once(ctx context.Context, saleID, id string, ttl time.Duration
 
 // rings keeps the ring of the signing keys that the keyring last read.
 type rings struct {
-	mu   sync.Mutex
-	keys []ledger.SigningKey
-	ring *signing.Ring
+	mu    sync.Mutex
+	keys  []ledger.SigningKey
+	known int // of keys
+	ring  *signing.Ring
 }
 
+// knownAfter is when all gateways know a signing key: they read them as often as API keys.
+const knownAfter = 10 * time.Second
+
 // of returns the ring of some keys; nil while there are none.
-func (s *rings) of(keys []ledger.SigningKey) *signing.Ring {
+func (s *rings) of(keys []ledger.SigningKey, now time.Time) *signing.Ring {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known := 0
+	for i := range keys {
+		if keys[i].CreatedAt.Before(now.Add(-knownAfter)) {
+			known++
+		}
+	}
 	same := slices.EqualFunc(keys, s.keys, func(a, b ledger.SigningKey) bool { return a.ID == b.ID })
-	if same {
+	if same && known == s.known {
 		return s.ring
 	}
 	list := make([]signing.Key, len(keys))
@@ -125,17 +135,17 @@ func (s *rings) of(keys []ledger.SigningKey) *signing.Ring {
 		list[i] = signing.Key(k)
 	}
 	// Keys that make no ring were not made by us: then nothing is signed.
-	ring, err := signing.NewRing(list)
+	ring, err := signing.NewRing(list, now.Add(-knownAfter))
 	if err != nil {
 		ring = nil
 	}
-	s.keys, s.ring = keys, ring
+	s.keys, s.known, s.ring = keys, known, ring
 	return ring
 }
 
 // sealer signs with the keys of the moment.
 func (g *Gateway) sealer() challenge.Sealer {
-	if ring := g.rings.of(g.keys.signing()); ring != nil {
+	if ring := g.rings.of(g.keys.signing(), time.Now()); ring != nil {
 		return ring
 	}
 	return nil

@@ -109,7 +109,6 @@ func TestChallengeAtTwoGateways(t *testing.T) {
 		options(d)
 		d.Ledger = one.ledger
 	})
-	two.ledger = one.ledger
 	one.putSale("pair", func(c *sale.Config) { c.Challenge = &sale.Challenge{Mode: sale.ChallengeAlways} })
 	require.Eventually(t, func() bool { return two.g.sealer() != nil }, 5*time.Second, 5*time.Millisecond)
 	answer := solve(t, one.sock("pair", "pair-00001", "ada", "").problem(t, codeChallengeRequired))

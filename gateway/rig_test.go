@@ -83,6 +83,7 @@ func newRig(t *testing.T, store *lua.Store, change func(*Deps)) *rig {
 	if change != nil {
 		change(&d)
 	}
+	r.ledger = d.Ledger
 	var err error
 	r.g, err = New(d)
 	require.NoError(t, err)

@@ -47,6 +47,16 @@ func (k Key) check() (id [idBytes]byte, err error) {
 	return [idBytes]byte(b), nil
 }
 
+// betterThan tells whether a key is the better one to sign with: the newer of two that are known by
+// now, else the older.
+func (k *Key) betterThan(o *Key, known time.Time) bool {
+	newer := k.CreatedAt.After(o.CreatedAt) || k.CreatedAt.Equal(o.CreatedAt) && k.ID > o.ID
+	if k.CreatedAt.Before(known) && o.CreatedAt.Before(known) {
+		return newer
+	}
+	return !newer
+}
+
 // Format prints the id alone, whatever the verb.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "signing key "+k.ID) }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"time"
 )
 
 // ErrForged is all that Open says of a text that it does not open: it may be cut, changed, made for
@@ -34,10 +35,10 @@ const (
 // encoding is strict, so that there is one text only for what was signed.
 var encoding = base64.RawURLEncoding.Strict()
 
-// Ring signs with its newest key and opens what any of its keys signed. It is safe for concurrent
+// Ring signs with one key and opens what any of its keys signed. It is safe for concurrent
 // use and never changes: other keys are another ring.
 type Ring struct {
-	newest *signer
+	signs *signer
 	byID   map[[idBytes]byte]*signer
 }
 
@@ -56,14 +57,16 @@ type work struct {
 	raw  [TextMax * 3 / 4]byte
 }
 
-// NewRing makes a ring of one or more keys, in any order, with different ids. Of keys made at the
-// same instant the one with the greater id signs, so that all gateways choose the same.
-func NewRing(keys []Key) (*Ring, error) {
+// NewRing makes a ring of one or more keys, in any order, with different ids. The newest that was made
+// before known signs: whoever opens may hear of a key a little later than whoever signs. When all are
+// newer the oldest signs. Of keys made at the same instant the one with the greater id counts as the
+// newer, so that all gateways choose the same.
+func NewRing(keys []Key, known time.Time) (*Ring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("signing keys: there are none")
 	}
 	r := &Ring{byID: make(map[[idBytes]byte]*signer, len(keys))}
-	var newest Key
+	var signs Key
 	for _, k := range keys {
 		id, err := k.check()
 		if err != nil {
@@ -76,9 +79,8 @@ func NewRing(keys []Key) (*Ring, error) {
 		s := &signer{id: id}
 		s.pool.New = func() any { return &work{mac: hmac.New(sha256.New, secret)} }
 		r.byID[id] = s
-		if r.newest == nil || k.CreatedAt.After(newest.CreatedAt) ||
-			(k.CreatedAt.Equal(newest.CreatedAt) && k.ID > newest.ID) {
-			r.newest, newest = s, k
+		if r.signs == nil || k.betterThan(&signs, known) {
+			r.signs, signs = s, k
 		}
 	}
 	return r, nil
@@ -91,7 +93,7 @@ func (r *Ring) Seal(purpose string, payload []byte) string {
 	if len(payload) > PayloadMax || !fits(purpose) {
 		return ""
 	}
-	s := r.newest
+	s := r.signs
 	w, _ := s.pool.Get().(*work)
 	defer s.pool.Put(w)
 	raw := append(w.raw[:0], version)

@@ -25,7 +25,7 @@ func fixed(n byte, at time.Time) Key {
 
 func ring(t testing.TB, keys ...Key) *Ring {
 	t.Helper()
-	r, err := NewRing(keys)
+	r, err := NewRing(keys, created.Add(24*time.Hour))
 	require.NoError(t, err)
 	return r
 }
@@ -58,7 +58,7 @@ func TestSecretIsNotPrinted(t *testing.T) {
 	}
 	bad := k
 	bad.ID = "no"
-	_, err = NewRing([]Key{bad})
+	_, err = NewRing([]Key{bad}, created)
 	require.NotContains(t, err.Error(), "ssss")
 }
 
@@ -76,7 +76,7 @@ func TestRingRefusesKeys(t *testing.T) {
 		"short secret": {{ID: good.ID, Secret: good.Secret[:31]}},
 		"long secret":  {{ID: good.ID, Secret: append([]byte{0}, good.Secret...)}},
 	} {
-		_, err := NewRing(keys)
+		_, err := NewRing(keys, created)
 		require.Error(t, err, name)
 	}
 }
@@ -104,6 +104,21 @@ func TestNewestSignsAllOpen(t *testing.T) {
 	other.Secret = now.Secret
 	_, err = ring(t, other).Open("ticket", before)
 	require.ErrorIs(t, err, ErrForged)
+}
+
+// A new key signs only when every gateway may know it; without any other it signs at once.
+func TestNewKeyWaitsUntilItIsKnown(t *testing.T) {
+	old, now := fixed(1, created), fixed(2, created.Add(time.Hour))
+	sealBy := func(known time.Time, keys ...Key) string {
+		r, err := NewRing(keys, known)
+		require.NoError(t, err)
+		return r.Seal("x", nil)
+	}
+	byOld, byNow := ring(t, old).Seal("x", nil), ring(t, now).Seal("x", nil)
+	require.Equal(t, byOld, sealBy(created.Add(time.Minute), now, old))
+	require.Equal(t, byNow, sealBy(created.Add(2*time.Hour), now, old))
+	require.Equal(t, byOld, sealBy(created, now, old), "none is known: the oldest")
+	require.Equal(t, byNow, sealBy(created, now))
 }
 
 // The text is what other gateways, of other versions too, must open: it may not change unnoticed.
