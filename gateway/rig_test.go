@@ -140,11 +140,17 @@ func (r *rig) apply(ctx context.Context, v *sale.Version) {
 	if err != nil {
 		return
 	}
-	switch a.Outcome {
-	case sale.FieldLocked:
-		_ = r.ledger.RejectVersion(ctx, v.Sale, v.Version, "field-locked: /opens_at cannot change once the sale has opened")
-	case sale.Insufficient:
-		_ = r.ledger.RejectVersion(ctx, v.Sale, v.Version, "insufficient-stock: too little")
+	refusal := map[sale.Outcome]string{
+		sale.FieldLocked:  "field-locked: /opens_at cannot change once the sale has opened",
+		sale.Insufficient: "insufficient-stock: too little",
+	}[a.Outcome]
+	if refusal == "" {
+		return
+	}
+	if tx, err := r.ledger.Begin(ctx, ledger.Shard{Sale: v.Sale}); err == nil {
+		_ = tx.RejectVersion(ctx, v.Version, refusal)
+		_ = tx.Commit(ctx)
+		tx.Rollback()
 	}
 }
 

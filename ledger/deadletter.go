@@ -1,10 +1,14 @@
 package ledger
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"flashgate/sale"
 )
@@ -46,7 +50,7 @@ type DeadLetter struct {
 	At         time.Time
 	Shard      Shard
 	Epoch, Seq int64
-	// Mark is that of its place in the chain; "" for a fork's.
+	// Mark is that of its place in the chain, or ForkMark.
 	Mark string
 	Kind LetterKind
 	// Event is what the stream had: a packed sale.Event, or anything.
@@ -67,6 +71,19 @@ type LetterQuery struct {
 	// After is an ID: those above it, in order, at most Limit.
 	After int64
 	Limit int
+}
+
+// markMax bounds the marks that a ledger keeps, in bytes; those that scripts make are far shorter.
+const markMax = 64
+
+// ForkMark tells an event of a fork from all others with its epoch and seq: its own mark, or one made
+// of its text when it has none that a ledger can keep.
+func ForkMark(e *sale.Event) string {
+	if e.Mark != "" && len(e.Mark) <= markMax && utf8.ValidString(e.Mark) && !strings.ContainsRune(e.Mark, 0) {
+		return e.Mark
+	}
+	sum := sha256.Sum256([]byte(e.Pack()))
+	return "fork-" + hex.EncodeToString(sum[:16])
 }
 
 // DeadRow is the event that stands in the chain for a poison letter: its fold is nothing.

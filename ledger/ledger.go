@@ -110,9 +110,6 @@ type Ledger interface {
 	Sales(ctx context.Context) ([]sale.Version, error)
 	// PendingVersions lists the pending versions of all sales, each sale's in order.
 	PendingVersions(ctx context.Context) ([]sale.Version, error)
-	// RejectVersion marks a pending version as refused by the shard, with the reason. A version
-	// that is not pending is left alone.
-	RejectVersion(ctx context.Context, saleID string, version int64, refusal string) error
 
 	// Shards lists every shard that has events or a pending version.
 	Shards(ctx context.Context) ([]Shard, error)
@@ -188,7 +185,7 @@ type Tx interface {
 	// Alive notes the latest time of Redis at which the shard was seen alive; it never falls.
 	Alive(ctx context.Context, atMs int64) error
 	// SetAside keeps events that cannot become part of the chain (those of a lost fork) whole, for
-	// inspection, with the reason.
+	// inspection, with the reason. One that is kept already, by epoch, seq and ForkMark, is left alone.
 	SetAside(ctx context.Context, events []sale.Event, reason string) error
 	// Bury keeps a poison letter, open; its place in the chain is appended apart (DeadRow).
 	Bury(ctx context.Context, d DeadLetter) error
@@ -197,6 +194,11 @@ type Tx interface {
 	// Settle ends an open letter of the shard as replayed or resolved, with its audit entry.
 	// ErrNotFound, ErrSettled.
 	Settle(ctx context.Context, id int64, state LetterState, actor, reason string) error
+	// Versions lists all versions of the shard's sale, oldest first.
+	Versions(ctx context.Context) ([]sale.Version, error)
+	// RejectVersion marks a pending version of the sale as refused by the shard, with the reason. A
+	// version that is not pending is left alone.
+	RejectVersion(ctx context.Context, version int64, refusal string) error
 	// Commit makes everything durable, synchronously.
 	Commit(ctx context.Context) error
 	// Rollback ends the transaction without effect; after Commit it does nothing.

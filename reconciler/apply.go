@@ -2,8 +2,8 @@ package reconciler
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,75 +38,83 @@ func (w *worker) create(ctx context.Context) (time.Duration, error) {
 		w.known = false // Another reconciler may create it.
 		return ms(w.r.opts.IdleMaxMs), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
-	defer cancel()
-	all, err := w.readVersions(ctx)
-	if err != nil {
-		return 0, err
-	}
-	tx, err := w.r.ledger.Begin(ctx, w.id)
-	if err != nil {
-		return 0, step("lock", err)
-	}
-	defer tx.Rollback()
-	w.head = tx.Head()
-	s, err := w.look(ctx, w.head)
-	if err != nil {
-		return 0, err
-	}
-	if judge(s, w.head, w.r.opts.MaxClockStepMs).what != verdictCreate {
-		return 0, nil
-	}
-	next := pendingAfter(all, 0)
-	if next == nil {
-		w.versions.Store(false)
-		return 0, nil
-	}
-	refusal, err := w.applyOne(ctx, nil, next)
-	tx.Rollback()
-	w.applied(ctx, next, refusal, err)
+	w.apply(ctx)
 	return ms(w.r.opts.IdleMs), nil
 }
 
 // versionDue tells whether there is a version to bring to the shard now.
 func (w *worker) versionDue() bool { return w.versions.Load() && !time.Now().Before(w.applyAfter) }
 
-// apply brings the next pending version into an open shard. When it fails the events go
-// on being drained, and it is tried again.
-func (w *worker) apply(ctx context.Context, s sight) {
+// apply brings the next pending version into an open shard, or makes the shard. When it fails the
+// events go on being drained, and it is tried again.
+func (w *worker) apply(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
 	defer cancel()
 	w.versions.Store(false)
-	all, err := w.readVersions(ctx)
-	if err != nil {
-		w.applied(ctx, nil, "", err)
+	err := w.applyNext(ctx)
+	if err == nil {
+		w.applyFailing = false
 		return
+	}
+	w.versions.Store(true)
+	w.applyAfter = time.Now().Add(ms(w.r.opts.BackoffMaxMs / 2))
+	w.r.m.errors.WithLabelValues("apply").Inc()
+	if !w.applyFailing {
+		w.applyFailing = true
+		w.log.Error("a version of the sale cannot be applied, and is tried again", "error", err)
+	}
+}
+
+// applyNext brings the next pending version to the shard, or refuses it. The lock is held from the
+// reading of the versions to the end, so that no other reconciler applies what this one refuses.
+func (w *worker) applyNext(ctx context.Context) error {
+	tx, err := w.r.ledger.Begin(ctx, w.id)
+	if err != nil {
+		return step("lock", err)
+	}
+	defer tx.Rollback()
+	w.head, w.known = tx.Head(), true
+	all, err := tx.Versions(ctx)
+	if err != nil {
+		return step("read versions", err)
+	}
+	s, err := w.look(ctx, w.head)
+	if err != nil {
+		return err
+	}
+	var base *sale.Version
+	switch judge(s, w.head, w.r.opts.MaxClockStepMs).what {
+	case verdictCreate:
+		s.Version = 0
+	case verdictNothing, verdictDrain:
+		if !s.Open || s.Building != "" {
+			return nil
+		}
+		at := slices.IndexFunc(all, func(v sale.Version) bool { return v.Version == s.Version })
+		if at < 0 {
+			return fmt.Errorf("redis has version %d, which the ledger does not know", s.Version)
+		}
+		base = &all[at]
+	default:
+		return nil // The next round sees to it.
 	}
 	next := pendingAfter(all, s.Version)
 	if next == nil {
-		return
+		return nil
 	}
 	w.versions.Store(true) // There may be more.
-	var base *sale.Version
-	for i := range all {
-		if all[i].Version == s.Version {
-			base = &all[i]
-		}
-	}
-	if base == nil {
-		w.applied(ctx, next, "", fmt.Errorf("redis has version %d, which the ledger does not know", s.Version))
-		return
-	}
 	refusal, err := w.applyOne(ctx, base, next)
-	w.applied(ctx, next, refusal, err)
-}
-
-func (w *worker) readVersions(ctx context.Context) ([]sale.Version, error) {
-	all, err := w.r.ledger.Versions(ctx, w.id.Sale)
-	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-		return nil, step("read versions", err)
+	if err != nil || refusal == "" {
+		return err
 	}
-	return all, nil
+	w.log.Warn("version refused", "version", next.Version, "refusal", refusal)
+	if err := tx.RejectVersion(ctx, next.Version, refusal); err != nil {
+		return step("reject version", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return step("reject version", err)
+	}
+	return nil
 }
 
 // pendingAfter is the first pending version above one.
@@ -160,25 +168,4 @@ func lockedRefusal(base, next *sale.Version, place string) string {
 	}
 	fields := sale.Diff(before, &next.Config).Locked
 	return "field-locked: " + strings.Join(fields, ", ") + " cannot change once the sale has opened"
-}
-
-// applied ends an attempt: a refusal goes to the ledger, a failure is tried again later.
-func (w *worker) applied(ctx context.Context, v *sale.Version, refusal string, err error) {
-	if refusal != "" && err == nil {
-		w.log.Warn("version refused", "version", v.Version, "refusal", refusal)
-		if err = w.r.ledger.RejectVersion(ctx, w.id.Sale, v.Version, refusal); err != nil {
-			err = step("reject version", err)
-		}
-	}
-	if err == nil {
-		w.applyFailing = false
-		return
-	}
-	w.versions.Store(true)
-	w.applyAfter = time.Now().Add(ms(w.r.opts.BackoffMaxMs / 2))
-	w.r.m.errors.WithLabelValues("apply").Inc()
-	if !w.applyFailing {
-		w.applyFailing = true
-		w.log.Error("a version of the sale cannot be applied, and is tried again", "error", err)
-	}
 }

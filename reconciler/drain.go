@@ -95,7 +95,7 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 		return 0, err
 	}
 	if open && w.versionDue() {
-		w.apply(ctx, s) // A shard with much to do is never found without work.
+		w.apply(ctx) // A shard with much to do is never found without work.
 	}
 	if len(s.Events) == w.r.opts.BatchMax || !open {
 		return 0, nil

@@ -69,7 +69,7 @@ func (m *memory) PendingVersions(context.Context) ([]sale.Version, error) {
 	}), m.away
 }
 
-func (m *memory) RejectVersion(_ context.Context, id string, version int64, refusal string) error {
+func (m *memory) reject(_ context.Context, id string, version int64, refusal string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.versions {
@@ -78,6 +78,14 @@ func (m *memory) RejectVersion(_ context.Context, id string, version int64, refu
 		}
 	}
 	return m.away
+}
+
+func (t *memoryTx) Versions(ctx context.Context) ([]sale.Version, error) {
+	return t.m.Versions(ctx, t.id.Sale)
+}
+
+func (t *memoryTx) RejectVersion(ctx context.Context, version int64, refusal string) error {
+	return t.m.reject(ctx, t.id.Sale, version, refusal)
 }
 
 func (m *memory) Shards(context.Context) ([]ledger.Shard, error) {
@@ -189,7 +197,14 @@ func (t *memoryTx) Alive(_ context.Context, at int64) error {
 }
 
 func (t *memoryTx) SetAside(_ context.Context, events []sale.Event, _ string) error {
-	t.aside = append(t.aside, events...)
+	for i := range events {
+		known := func(e sale.Event) bool {
+			return e.Epoch == events[i].Epoch && e.Seq == events[i].Seq && e.Mark == events[i].Mark
+		}
+		if !slices.ContainsFunc(t.s.aside, known) {
+			t.aside = append(t.aside, events[i])
+		}
+	}
 	return nil
 }
 

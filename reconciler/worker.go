@@ -189,7 +189,7 @@ func (w *worker) idle(ctx context.Context, s sight) (time.Duration, error) {
 		}
 	}
 	if w.versionDue() {
-		w.apply(ctx, s)
+		w.apply(ctx)
 		return ms(w.r.opts.IdleMs), nil
 	}
 	if time.Since(w.lastAlive) >= ms(w.r.opts.AliveMs) && s.LastMs > w.head.AliveAtMs {

@@ -38,6 +38,9 @@ func testDeadLetters(t *testing.T, target Target) {
 	tx := begin()
 	require.NoError(t, tx.SetAside(ctx, events[19:], "fork"))
 	require.NoError(t, tx.Commit(ctx))
+	tx = begin()
+	require.NoError(t, tx.SetAside(ctx, events[19:], "the same rebuild, begun again"), "kept once")
+	require.NoError(t, tx.Commit(ctx))
 	require.Empty(t, taints())
 
 	tx = begin()

@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -86,6 +87,19 @@ func testVersionRace(t *testing.T, target Target) {
 	require.Len(t, snap(t, l).audit, 5)
 }
 
+// reject refuses a version as a reconciler does: with the lock of the shard.
+func reject(ctx context.Context, l ledger.Ledger, saleID string, version int64, refusal string) error {
+	tx, err := l.Begin(ctx, ledger.Shard{Sale: saleID})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := tx.RejectVersion(ctx, version, refusal); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
 func testVersionStatus(t *testing.T, target Target) {
 	l, ctx := target.Open(t), t.Context()
 	g := NewGenerator(30, theSale)
@@ -96,10 +110,10 @@ func testVersionStatus(t *testing.T, target Target) {
 	require.Equal(t, []sale.Version{first, second}, pending)
 
 	Append(t, l, []sale.Event{g.saleEvent(first.Config)})
-	require.NoError(t, l.RejectVersion(ctx, theSale, 1, "too late"), "not pending: left alone")
-	require.NoError(t, l.RejectVersion(ctx, theSale, 2, "FIELD_LOCKED /opens_at"))
-	require.NoError(t, l.RejectVersion(ctx, theSale, 2, "again"))
-	require.NoError(t, l.RejectVersion(ctx, "unknown", 2, "nothing there"))
+	require.NoError(t, reject(ctx, l, theSale, 1, "too late"), "not pending: left alone")
+	require.NoError(t, reject(ctx, l, theSale, 2, "FIELD_LOCKED /opens_at"))
+	require.NoError(t, reject(ctx, l, theSale, 2, "again"))
+	require.NoError(t, reject(ctx, l, "unknown", 2, "nothing there"))
 	all, err := l.Versions(ctx, theSale)
 	require.NoError(t, err)
 	require.Equal(t, sale.VersionApplied, all[0].Status)
@@ -108,6 +122,12 @@ func testVersionStatus(t *testing.T, target Target) {
 	latest, err := l.LatestVersion(ctx, theSale)
 	require.NoError(t, err)
 	require.Equal(t, all[0], latest, "a rejected one does not count")
+	tx, err := l.Begin(ctx, shard)
+	require.NoError(t, err)
+	locked, err := tx.Versions(ctx)
+	require.NoError(t, err)
+	require.Equal(t, all, locked)
+	tx.Rollback()
 
 	third := put(t, l, version(theSale), 1)
 	require.EqualValues(t, 3, third.Version, "a number is never used twice")
@@ -117,7 +137,7 @@ func testVersionStatus(t *testing.T, target Target) {
 
 	// All rejected: the sale is new again, its numbers go on.
 	put(t, l, version("bad"), 0)
-	require.NoError(t, l.RejectVersion(ctx, "bad", 1, "no"))
+	require.NoError(t, reject(ctx, l, "bad", 1, "no"))
 	_, err = l.LatestVersion(ctx, "bad")
 	require.ErrorIs(t, err, ledger.ErrNotFound)
 	require.EqualValues(t, 2, put(t, l, version("bad"), 0).Version)
@@ -133,7 +153,7 @@ func testListings(t *testing.T, target Target) {
 		put(t, l, version(id), 0)
 		want = append([]sale.Version{put(t, l, version(id), 1)}, want...)
 		v := put(t, l, version(id), 2)
-		require.NoError(t, l.RejectVersion(ctx, id, v.Version, "no"))
+		require.NoError(t, reject(ctx, l, id, v.Version, "no"))
 	}
 	sales, err = l.Sales(ctx)
 	require.NoError(t, err)

@@ -121,7 +121,6 @@ func TestWriterRole(t *testing.T) {
 	v := sale.Version{Sale: theSale, Lifecycle: sale.Live, Config: ledgertest.Config(theSale), Actor: "a"}
 	_, err = l.PutVersion(t.Context(), v, 0)
 	require.NoError(t, err)
-	require.NoError(t, l.RejectVersion(t.Context(), theSale, 1, "no"))
 	require.NoError(t, l.CreateKey(t.Context(), ledger.Key{ID: "k", Name: "n", Role: "ops", Hash: []byte("h")}, "a"))
 	next := ledger.Key{ID: "next", Name: "n", Role: "ops", Hash: []byte("h")}
 	require.NoError(t, l.RotateKey(t.Context(), "k", next, time.Now().Add(time.Hour), "a"))
@@ -136,6 +135,7 @@ func TestWriterRole(t *testing.T) {
 	tx, err := l.Begin(t.Context(), shard)
 	require.NoError(t, err)
 	require.NoError(t, tx.SetAside(t.Context(), g.Events(2), "fork"))
+	require.NoError(t, tx.RejectVersion(t.Context(), 1, "no"))
 	require.NoError(t, tx.Commit(t.Context()))
 	for _, statement := range refusals {
 		_, err := l.pool.Exec(t.Context(), statement)

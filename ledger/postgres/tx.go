@@ -121,14 +121,16 @@ func (t *tx) Alive(ctx context.Context, atMs int64) error {
 func (t *tx) SetAside(ctx context.Context, events []sale.Event, reason string) error {
 	return t.once(func() error {
 		n := len(events)
-		epochs, seqs, packed := make([]int64, n), make([]int64, n), make([][]byte, n)
+		epochs, seqs, marks, packed := make([]int64, n), make([]int64, n), make([]string, n), make([][]byte, n)
 		for i := range events {
 			epochs[i], seqs[i], packed[i] = events[i].Epoch, events[i].Seq, []byte(events[i].Pack())
+			marks[i] = ledger.ForkMark(&events[i])
 		}
-		_, err := t.tx.Exec(ctx, `INSERT INTO dead_letters (sale, shard, epoch, seq, event, reason)
-			SELECT $1, $2, e.epoch, e.seq, e.event, $3
-			FROM unnest($4::bigint[], $5::bigint[], $6::bytea[]) AS e (epoch, seq, event)`,
-			t.shard.Sale, t.shard.Number, reason, epochs, seqs, packed)
+		_, err := t.tx.Exec(ctx, `INSERT INTO dead_letters (sale, shard, epoch, seq, mark, event, reason)
+			SELECT $1, $2, e.epoch, e.seq, e.mark, e.event, $3
+			FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::bytea[]) AS e (epoch, seq, mark, event)
+			ON CONFLICT DO NOTHING`,
+			t.shard.Sale, t.shard.Number, reason, epochs, seqs, marks, packed)
 		return err
 	})
 }

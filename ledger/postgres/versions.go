@@ -110,40 +110,51 @@ func (l *Ledger) LatestVersion(ctx context.Context, saleID string) (sale.Version
 
 // Versions lists all versions of a sale, oldest first.
 func (l *Ledger) Versions(ctx context.Context, saleID string) ([]sale.Version, error) {
-	versions, err := l.versions(ctx, `WHERE sale = $1 ORDER BY version`, saleID)
-	if err == nil && len(versions) == 0 {
+	all, err := versions(ctx, l.pool, ofSale, saleID)
+	if err == nil && len(all) == 0 {
 		return nil, fmt.Errorf("sale %s: %w", saleID, ledger.ErrNotFound)
 	}
-	return versions, err
+	return all, err
 }
 
 // Sales lists the latest version that is not rejected of every sale, ordered by id.
 func (l *Ledger) Sales(ctx context.Context) ([]sale.Version, error) {
-	return l.versions(ctx, `WHERE (sale, version) IN (
+	return versions(ctx, l.pool, `WHERE (sale, version) IN (
 		SELECT sale, max(version) FROM sale_versions WHERE status <> 'rejected' GROUP BY sale) ORDER BY sale`)
 }
 
 // PendingVersions lists the pending versions of all sales, each sale's in order.
 func (l *Ledger) PendingVersions(ctx context.Context) ([]sale.Version, error) {
-	return l.versions(ctx, `WHERE status = 'pending' ORDER BY sale, version`)
+	return versions(ctx, l.pool, `WHERE status = 'pending' ORDER BY sale, version`)
 }
 
-func (l *Ledger) versions(ctx context.Context, where string, args ...any) ([]sale.Version, error) {
-	rows, err := l.pool.Query(ctx, `SELECT `+versionColumns+` FROM sale_versions `+where, args...)
+const ofSale = `WHERE sale = $1 ORDER BY version`
+
+func versions(ctx context.Context, q querier, where string, args ...any) ([]sale.Version, error) {
+	rows, err := q.Query(ctx, `SELECT `+versionColumns+` FROM sale_versions `+where, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, scanVersion)
 }
 
+// Versions lists all versions of the shard's sale, oldest first.
+func (t *tx) Versions(ctx context.Context) (all []sale.Version, err error) {
+	err = t.once(func() error {
+		all, err = versions(ctx, t.tx, ofSale, t.shard.Sale)
+		return err
+	})
+	return all, err
+}
+
 // RejectVersion marks a pending version as refused by the shard.
-func (l *Ledger) RejectVersion(ctx context.Context, saleID string, version int64, refusal string) error {
-	return l.write(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockSaleRow, saleID); err != nil {
+func (t *tx) RejectVersion(ctx context.Context, version int64, refusal string) error {
+	return t.once(func() error {
+		if _, err := t.tx.Exec(ctx, lockSaleRow, t.shard.Sale); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE sale_versions SET status = 'rejected', refusal = $3
-			WHERE sale = $1 AND version = $2 AND status = 'pending'`, saleID, version, refusal)
+		_, err := t.tx.Exec(ctx, `UPDATE sale_versions SET status = 'rejected', refusal = $3
+			WHERE sale = $1 AND version = $2 AND status = 'pending'`, t.shard.Sale, version, refusal)
 		return err
 	})
 }
