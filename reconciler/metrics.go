@@ -95,14 +95,8 @@ func (m *metrics) shard(id ledger.Shard) shardMetrics {
 
 // observe notes how far Redis is ahead of the ledger.
 func (s shardMetrics) observe(at sight, head ledger.Head) {
-	events, seconds := 0.0, 0.0
-	if !at.Missing && at.Seq > head.Seq {
-		events = float64(at.Seq - head.Seq)
-		if len(at.events) > 0 {
-			seconds = age(at.NowMs, at.events[0].AtMs)
-		}
-	}
-	s.lagEvents.Set(events)
+	events, seconds := lag(&at, head)
+	s.lagEvents.Set(float64(events))
 	s.lagSeconds.Set(seconds)
 }
 

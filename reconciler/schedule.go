@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -49,13 +50,14 @@ func (r *Reconciler) known() []ledger.Shard {
 	for id := range r.workers {
 		ids = append(ids, id)
 	}
-	slices.SortFunc(ids, func(a, b ledger.Shard) int {
-		if a.Sale != b.Sale {
-			return strings.Compare(a.Sale, b.Sale)
-		}
-		return a.Number - b.Number
-	})
+	sortShards(ids)
 	return ids
+}
+
+func sortShards(ids []ledger.Shard) {
+	slices.SortFunc(ids, func(a, b ledger.Shard) int {
+		return cmp.Or(strings.Compare(a.Sale, b.Sale), a.Number-b.Number)
+	})
 }
 
 // verifyClaimed verifies a shard unless another reconciler does, and says what it found.

@@ -53,6 +53,7 @@ func (r *Reconciler) Verify(ctx context.Context, saleID string) (Report, error) 
 	if err != nil {
 		return v.report, fmt.Errorf("verify %s: %w", saleID, err)
 	}
+	r.noteVerified(ctx, &v.report)
 	return v.report, nil
 }
 
