@@ -39,7 +39,7 @@ var encoding = base64.RawURLEncoding.Strict()
 // use and never changes: other keys are another ring.
 type Ring struct {
 	signs *signer
-	byID   map[[idBytes]byte]*signer
+	byID  map[[idBytes]byte]*signer
 }
 
 // signer is a key with hashes ready for it.
