@@ -23,7 +23,7 @@ type told struct {
 
 func newTold() *told { return &told{rec: loadtest.Recording{Started: time.UnixMilli(1_000_000)}} }
 
-// say adds a call from from to to ms with its answer: a status and a code.
+// say adds a call in the time from and to, in ms, with its answer: a status and a code.
 func (d *told) say(verb loadtest.Verb, id string, from, to, status int, code string) *told {
 	d.op++
 	return d.again(verb, id, from, to, status, code)

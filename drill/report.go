@@ -42,7 +42,8 @@ func timeline(r Round) template.HTML {
 	}
 	scale := func(n int) float64 { return float64(n) * barsHeight / float64(most) }
 	height := top + barsHeight + endOfAxis
-	fmt.Fprintf(&b, `<svg viewBox="0 0 %d %d" role="img">`, max(1, len(r.Points))*barWidth, height)
+	width := max(1, len(r.Points)) * barWidth
+	fmt.Fprintf(&b, `<svg width="%d" height="%d" viewBox="0 0 %d %d" role="img">`, width, height, width, height)
 	for i, s := range r.Strikes {
 		x, width := at(s.BeganMs), max(2, at(s.HealedMs)-at(s.BeganMs))
 		fmt.Fprintf(&b, `<rect class="strike" x="%.1f" y="%d" width="%.1f" height="%d"/>`,

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"flashgate/configs"
+	"flashgate/drill/servers"
 	"flashgate/internal/pgtest"
-	"flashgate/internal/process"
 	"flashgate/internal/redistest"
 	"flashgate/ledger"
 	"flashgate/ledger/postgres"
@@ -243,7 +243,7 @@ func (p *program) kill() {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	port, err := process.FreePort()
+	port, err := servers.FreePort()
 	require.NoError(t, err)
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
