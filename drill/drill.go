@@ -16,6 +16,7 @@ const logMax = 16 << 10
 // not be done (a servers.MissingError when a program is missing, UsageError for a wrong option); a
 // broken promise is in the result.
 func Run(ctx context.Context, o Options) (*Result, error) {
+	asked := o
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -35,13 +36,25 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 		res.Rounds++
 		res.add(r, round)
-		res.Seconds = time.Since(began).Seconds()
+		res.Seconds, res.Again = time.Since(began).Seconds(), again(asked, res.Rounds)
 		if !round.Kept {
 			res.Logs = w.logs()
 			break // What broke once spoils the rounds after it.
 		}
 	}
 	return res, nil
+}
+
+// again is the command that repeats so many rounds; asked are the options as they were given.
+func again(asked Options, rounds int) string {
+	text := fmt.Sprintf("flashgate drill --seed %d --rounds %d", asked.Seed, rounds)
+	if len(asked.Faults) > 0 {
+		text += " --faults " + strings.Join(asked.Faults, ",")
+	}
+	if asked.PerRound > 0 {
+		text += fmt.Sprintf(" --each %d", asked.PerRound)
+	}
+	return text
 }
 
 // drill is a round from its beginning to its audit.

@@ -37,6 +37,12 @@ func TestPlanIsOfTheSeed(t *testing.T) {
 	}
 }
 
+func TestAgainRepeatsWhatWasAsked(t *testing.T) {
+	require.Equal(t, "flashgate drill --seed 7 --rounds 3", again(Options{Seed: 7}, 3))
+	require.Equal(t, "flashgate drill --seed 7 --rounds 3 --faults clock,pg-kill --each 4",
+		again(Options{Seed: 7, PerRound: 4, Faults: []string{"clock", "pg-kill"}}, 3))
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	for _, o := range []Options{
 		{Binary: "x", Faults: []string{"meteor"}},

@@ -21,11 +21,13 @@ const (
 
 // Result is what a drill shows: for people by WriteText and WriteReport, for machines as JSON.
 type Result struct {
-	Seed     uint64             `json:"seed"`
-	Rounds   int                `json:"rounds"`
-	Seconds  float64            `json:"seconds"`
-	Calls    int                `json:"calls"`
-	Kept     bool               `json:"kept"`
+	Seed    uint64  `json:"seed"`
+	Rounds  int     `json:"rounds"`
+	Seconds float64 `json:"seconds"`
+	Calls   int     `json:"calls"`
+	Kept    bool    `json:"kept"`
+	// Again is the command that wants and breaks the same.
+	Again    string             `json:"again"`
 	Faults   []Row              `json:"faults"`
 	Promises []loadtest.Verdict `json:"promises"`
 	Checks   []Check            `json:"checks"`

@@ -34,8 +34,7 @@ func (res *Result) WriteText(w io.Writer) error {
 		writeExamples(&b, c.Examples)
 	}
 	if !res.Kept {
-		fmt.Fprintf(&b, "\nBROKEN in round %d. Again: flashgate drill --seed %d --rounds %d\n",
-			res.Rounds, res.Seed, res.Rounds)
+		fmt.Fprintf(&b, "\nBROKEN in round %d, seed %d. Again: %s\n", res.Rounds, res.Seed, res.Again)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
