@@ -185,8 +185,8 @@ func TestTierOfAToken(t *testing.T) {
 	reserve("tier-0004", "ada", "vip", "").problem(t, codeCapExceeded)
 	reserve("tier-0005", "bob", "gold", `,"tier":"vip"`).want(t, http.StatusCreated)
 	reserve("tier-0006", "bob", "gold", `,"tier":"vip"`).problem(t, codeCapExceeded)
-	require.EqualValues(t, 2, r.counter(`flashgate_tiers_ignored_total{reason="not_entitled",sale="tiered"}`))
-	require.EqualValues(t, 2, r.counter(`flashgate_tiers_ignored_total{reason="unknown",sale="tiered"}`))
+	require.Equal(t, 2, r.counter(`flashgate_tiers_ignored_total{reason="not_entitled",sale="tiered"}`))
+	require.Equal(t, 2, r.counter(`flashgate_tiers_ignored_total{reason="unknown",sale="tiered"}`))
 }
 
 // The address that counts is the connection's, whatever a header says, unless a trusted proxy says it.

@@ -208,7 +208,8 @@ func (g *Gateway) publicSale(r *request) error {
 	c := &v.Config
 	out := PublicSale{
 		Sale: v.Sale, Title: c.Title, State: g.phase(&v), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(),
-		HoldSeconds: c.HoldSeconds, MaxExtensions: c.MaxExtensions, Caps: PublicCaps{c.Caps.PerCustomer, c.Caps.PerOrder},
+		HoldSeconds: c.HoldSeconds, MaxExtensions: c.MaxExtensions,
+		Caps:  PublicCaps{c.Caps.PerCustomer, c.Caps.PerOrder},
 		Items: make([]PublicItem, len(c.Items)),
 	}
 	for i := range c.Items {

@@ -112,7 +112,7 @@ func (g *Gateway) providersWithoutKeys(config *sale.Config) (errs []sale.FieldEr
 		if name != sale.ProofOfWork && !slices.ContainsFunc(g.opts.Providers, has) {
 			errs = append(errs, sale.FieldError{
 				Pointer: fmt.Sprintf("/challenge/providers/%d", i),
-				Detail:  fmt.Sprintf("%s has no keys here: set challenge.%s.site_key and secret of the servers", name, name),
+				Detail:  fmt.Sprintf("has no keys here: set challenge.%s.site_key and secret of the servers", name),
 			})
 		}
 	}

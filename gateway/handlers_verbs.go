@@ -15,7 +15,7 @@ func (g *Gateway) confirm(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb(r, "confirm", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Confirm(ctx, body.ReservationID, body.OrderID, r.actor())
 	})
 	if err != nil {
@@ -30,7 +30,7 @@ func (g *Gateway) release(r *request) error {
 		return err
 	}
 	keep := sale.NormalizeLines(body.kept())
-	a, err := g.verb(r, "release", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Release(ctx, body.ReservationID, keep, r.actor(), r.owner())
 	})
 	if err != nil {
@@ -44,7 +44,7 @@ func (g *Gateway) extend(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb(r, "extend", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Extend(ctx, body.ReservationID, body.Extension, r.actor(), r.owner())
 	})
 	if err != nil {
@@ -58,7 +58,7 @@ func (g *Gateway) cancel(r *request) error {
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
-	a, err := g.verb(r, "cancel", body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
+	a, err := g.verb(r, body.Sale, body.ReservationID, func(ctx context.Context, s *lua.Shard) (lua.Answer, error) {
 		return s.Cancel(ctx, body.ReservationID, *body.Restock, body.Reason, r.actor())
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func (g *Gateway) cancel(r *request) error {
 
 // verb makes one guarded call about a reservation of a sale that is known.
 func (g *Gateway) verb(
-	r *request, name, saleID, id string, call func(context.Context, *lua.Shard) (lua.Answer, error),
+	r *request, saleID, id string, call func(context.Context, *lua.Shard) (lua.Answer, error),
 ) (a lua.Answer, err error) {
 	v, err := g.saleFor(r, saleID)
 	if err != nil {
@@ -86,7 +86,7 @@ func (g *Gateway) verb(
 		return err
 	})
 	if err == nil {
-		g.metrics.outcome(name, a.Outcome)
+		g.metrics.outcome(r.route.name, a.Outcome)
 	}
 	return a, err
 }

@@ -65,15 +65,16 @@ func newLimiter(store *lua.Store, guard *resolver, o Options, m *metrics) (*limi
 	}
 	l := &limiter{
 		shield: shield, metrics: m, checks: map[sale.LimitGroup]*gatherer[lua.LimitCheck, lua.Answer]{},
-		known: newGatherer(o.QueueMax, guard.do, func(ctx context.Context, saleID string, ids []string) ([]bool, error) {
-			found, err := store.Shard(saleID, 0).Find(ctx, ids...)
-			known := make([]bool, len(found))
-			for i := range found {
-				// Where the shard is closed the script says so.
-				known[i] = found[i].Outcome != sale.UnknownReservation
-			}
-			return known, err
-		}),
+		known: newGatherer(o.QueueMax, guard.do,
+			func(ctx context.Context, saleID string, ids []string) ([]bool, error) {
+				found, err := store.Shard(saleID, 0).Find(ctx, ids...)
+				known := make([]bool, len(found))
+				for i := range found {
+					// Where the shard is closed the script says so.
+					known[i] = found[i].Outcome != sale.UnknownReservation
+				}
+				return known, err
+			}),
 	}
 	for _, group := range []sale.LimitGroup{sale.LimitReads, sale.LimitSettle} {
 		l.checks[group] = newGatherer(o.QueueMax, guard.do,

@@ -29,13 +29,13 @@ func (r *rig) sock(saleID, id, customer, more string, headers ...string) reply {
 }
 
 // counter reads a metric.
-func (r *rig) counter(line string) float64 {
+func (r *rig) counter(line string) int {
 	r.Helper()
 	for text := range strings.Lines(string(r.get("/metrics").text)) {
 		if value, ok := strings.CutPrefix(text, line+" "); ok {
 			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			require.NoError(r, err)
-			return n
+			return int(n)
 		}
 	}
 	return 0
@@ -83,7 +83,7 @@ func limitOfACustomer(t *testing.T, store *lua.Store) {
 		again.want(t, http.StatusCreated)
 		require.Equal(t, "true", again.Header.Get("Idempotent-Replayed"))
 	}
-	require.EqualValues(t, 1, r.counter(`flashgate_limit_attempts_total{by="shared",decision="refused",rule="ip",sale="limited"}`)+
+	require.Equal(t, 1, r.counter(`flashgate_limit_attempts_total{by="shared",decision="refused",rule="ip",sale="limited"}`)+
 		r.counter(`flashgate_limit_attempts_total{by="local",decision="refused",rule="ip",sale="limited"}`))
 	require.Positive(t, r.counter(`flashgate_limit_attempts_total{by="shared",decision="allowed",rule="customer",sale="limited"}`))
 

@@ -79,9 +79,9 @@ func challenges(t *testing.T, store *lua.Store) {
 	again.want(t, http.StatusCreated)
 	require.Equal(t, "true", again.Header.Get("Idempotent-Replayed"))
 	require.Positive(t, r.counter(`flashgate_challenges_total{detail="pow",result="asked",sale="asked"}`))
-	require.EqualValues(t, 1, r.counter(`flashgate_challenges_total{detail="pow",result="solved",sale="asked"}`))
-	require.EqualValues(t, 1, r.counter(`flashgate_challenges_total{detail="used",result="failed",sale="asked"}`))
-	require.EqualValues(t, 1, r.counter(`flashgate_challenges_total{detail="other_customer",result="failed",sale="asked"}`))
+	require.Equal(t, 1, r.counter(`flashgate_challenges_total{detail="pow",result="solved",sale="asked"}`))
+	require.Equal(t, 1, r.counter(`flashgate_challenges_total{detail="used",result="failed",sale="asked"}`))
+	require.Equal(t, 1, r.counter(`flashgate_challenges_total{detail="other_customer",result="failed",sale="asked"}`))
 }
 
 // Only the suspicious are asked: here four customers behind one device.

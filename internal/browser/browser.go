@@ -21,6 +21,7 @@ func Document(t testing.TB, address string) string {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	require.NoError(t, err, "pages are tested in Chromium: apt-get install chromium")
+	//nolint:gosec // the program is found on the machine, the address is a test's own
 	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 		"--no-proxy-server", "--user-data-dir="+t.TempDir(), "--virtual-time-budget=50000", "--dump-dom", address)
@@ -31,7 +32,7 @@ func Document(t testing.TB, address string) string {
 		<-p.Ended()
 		// Until the last of them has gone they write to the folder that is removed next.
 		for end := time.Now().Add(time.Second); syscall.Kill(-p.PID(), 0) == nil && time.Now().Before(end); {
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 		}
 	}()
 	select {

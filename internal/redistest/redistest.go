@@ -121,7 +121,7 @@ func startShared(t testing.TB, cluster bool) *servers.Redis {
 func (s *Server) empty() {
 	s.t.Helper()
 	c := s.Redis.Client()
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	ctx := context.Background()
 	for _, err := range []error{
 		c.ConfigSet(ctx, "maxmemory", "0").Err(), c.FlushAll(ctx).Err(), c.ScriptFlush(ctx).Err(),

@@ -139,8 +139,9 @@ func (t *tx) Alive(ctx context.Context, atMs int64) error {
 func (t *tx) SetAside(ctx context.Context, events []sale.Event, reason string) error {
 	now := micros(time.Now())
 	return t.once(func() error {
-		return t.each(ctx, `INSERT INTO dead_letters (at_us, sale, shard, epoch, seq, mark, event, reason)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, len(events), func(q *sql.Stmt, ctx context.Context, i int) error {
+		const insert = `INSERT INTO dead_letters (at_us, sale, shard, epoch, seq, mark, event, reason)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
+		return t.each(ctx, insert, len(events), func(q *sql.Stmt, ctx context.Context, i int) error {
 			e := &events[i]
 			_, err := q.ExecContext(ctx, now, t.shard.Sale, t.shard.Number, e.Epoch, e.Seq, ledger.ForkMark(e),
 				[]byte(e.Pack()), reason)
