@@ -38,6 +38,7 @@ type cli struct {
 	Drill     drillCmd     `cmd:"" help:"Break real servers under load and audit every promise."`
 	Key       keyCmd       `cmd:"" help:"Create, list, rotate and revoke API keys."`
 	Token     tokenCmd     `cmd:"" help:"Sign a customer token, to try things out."`
+	Check     checkCmd     `cmd:"" help:"Ask Redis and the ledger whether they are fit for a drop."`
 	Audit     auditCmd     `cmd:"" help:"Print who changed what: sales, stock and keys."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

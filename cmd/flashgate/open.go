@@ -21,6 +21,10 @@ import (
 // schema one after the other.
 const openTimeout = 15 * time.Second
 
+// idleInTransaction is when the server takes the lock of a shard from a reconciler that stopped or lost its
+// network, so that another has it within three seconds. Between two statements are only calls of Redis.
+const idleInTransaction = 2 * time.Second
+
 // openLedger opens what a DSN names, and makes its schema if need be. The error says where, and holds
 // no password.
 func openLedger(ctx context.Context, dsn configs.Secret) (l ledger.Ledger, err error) {
@@ -29,7 +33,7 @@ func openLedger(ctx context.Context, dsn configs.Secret) (l ledger.Ledger, err e
 	if path, ok := strings.CutPrefix(string(dsn), "sqlite:"); ok {
 		l, err = sqlite.Open(ctx, path, sqlite.Options{})
 	} else {
-		l, err = postgres.Open(ctx, string(dsn), postgres.Options{})
+		l, err = postgres.Open(ctx, string(dsn), postgres.Options{IdleInTransaction: idleInTransaction})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ledger %s cannot be opened: %s", dsn, clean(err, string(dsn)))

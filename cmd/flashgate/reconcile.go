@@ -6,6 +6,7 @@ import (
 
 type reconcileCmd struct {
 	Start  reconcileStartCmd  `cmd:"" name:"run" default:"withargs" help:"Run the reconciler alone (the default)."`
+	Status reconcileStatusCmd `cmd:"" help:"Print where each sale's books stand: watermark, lag, last verification."`
 	Verify reconcileVerifyCmd `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
 
 	DeadLetters reconcileLettersCmd `cmd:"" help:"Events that could not become part of the books."`
@@ -13,7 +14,8 @@ type reconcileCmd struct {
 
 // Help shows an example.
 func (reconcileCmd) Help() string {
-	return `Any number of reconcilers may run, and any may die: the ledger's lock decides who works on a shard.
+	return `Any number of reconcilers may run, and any may die: they divide the sales among them, and the ledger's lock
+lets only one work on each.
 Gateways beside it run with --reconcile=false.
 
 Example:
@@ -42,6 +44,9 @@ func (r reconcileStartCmd) Run(ctx context.Context, c console) error {
 		return err
 	}
 	defer st.close()
+	if err := st.checkAtStart(ctx); err != nil {
+		return err
+	}
 	log.Info("flashgate reconciles", "version", version(), "redis", cfg.Redis.URL, "ledger", cfg.Ledger,
 		"sweep", cfg.Sweep.Enabled)
 	err = st.reconcile(ctx)

@@ -52,6 +52,9 @@ func (s serveCmd) Run(ctx context.Context, c console) error {
 		return err
 	}
 	defer st.close()
+	if err := st.checkAtStart(ctx); err != nil {
+		return err
+	}
 	for i, config := range sales {
 		if err := st.applyFile(ctx, cfg.Sales[i], config); err != nil {
 			return err
