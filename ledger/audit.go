@@ -13,11 +13,17 @@ const (
 	ActionSaleClose        = "sale.close"
 	ActionStockAdjust      = "stock.adjust"
 	ActionStockWriteOff    = "stock.write_off" // a cancellation whose units left on_hand
+	ActionShardRebuild     = "shard.rebuild"   // by an operator
+	ActionShardAdopt       = "shard.adopt"
 	ActionKeyCreate        = "key.create"
 	ActionKeyRotate        = "key.rotate"
 	ActionKeyRevoke        = "key.revoke"
 	ActionSigningKeyCreate = "signing_key.create"
 )
+
+// ActorReconciler is the actor of what a reconciler does without being told: rebuilds, and the rows of
+// dead letters.
+const ActorReconciler = "reconciler"
 
 // ActorItself is the actor of what the program does without being told: the first signing key.
 const ActorItself = "flashgate"

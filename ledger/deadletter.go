@@ -96,7 +96,7 @@ func DeadRow(d *DeadLetter, prev string, atMs int64) (sale.Event, error) {
 	}
 	return sale.Event{
 		Epoch: d.Epoch, Seq: d.Seq, Mark: d.Mark, Prev: prev, AtMs: atMs, Type: sale.EventDeadLetter,
-		Sale: d.Shard.Sale, Shard: d.Shard.Number, Actor: "reconciler", Data: string(data),
+		Sale: d.Shard.Sale, Shard: d.Shard.Number, Actor: ActorReconciler, Data: string(data),
 	}, nil
 }
 

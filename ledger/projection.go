@@ -186,6 +186,9 @@ func (c *Changes) note(b *sale.Books, e *sale.Event, before []sale.Level) error 
 			return err
 		}
 		c.ShiftMs += data.ShiftMs
+		if e.Actor != ActorReconciler {
+			return c.auditRebuild(e)
+		}
 	case sale.EventAdjusted:
 		var data sale.AdjustedData
 		if err := json.Unmarshal([]byte(e.Data), &data); err != nil {

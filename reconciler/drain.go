@@ -53,7 +53,7 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 	case verdictBury:
 		return w.bury(tctx, tx, s, v.detail)
 	case verdictFreeze:
-		w.become(stateFrozen, v.reason, v.detail)
+		w.become(stateFrozen, v.reason, v.detail+"; "+adoptAdvice(w.id.Sale))
 		return ms(w.r.opts.FrozenMs), nil
 	default:
 		return 0, nil // Overtaken: the next round has the new head.

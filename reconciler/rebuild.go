@@ -63,6 +63,7 @@ type condemned struct {
 // nothing is appended to it any more. It ends the transaction.
 func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemned, error) {
 	w.become(stateRecovering, v.reason, v.detail)
+	w.tell(StageClose, 0, 0)
 	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	c := condemned{token: newMark(), reason: v.reason, begun: time.Now()}
 	w.recovery.token = c.token
@@ -116,6 +117,7 @@ func (w *worker) rebuild(ctx context.Context, c condemned) error {
 		return err
 	}
 	grace := w.r.opts.RecoveryGraceMs << min(w.recovery.overruns, maxGraceDoublings)
+	w.tell(StageBegin, 0, 0)
 	rebuilt, err := w.beginEpoch(ctx, c, fork, grace)
 	if err != nil {
 		return err
@@ -142,6 +144,7 @@ func (w *worker) fold(ctx context.Context, head ledger.Head) error {
 		r.books = sale.NewBooks(w.id.Sale, w.id.Number)
 	}
 	for r.books.Seq < head.Seq {
+		w.tell(StageFold, r.books.Seq, head.Seq)
 		if err := w.r.step(w.id, "fold"); err != nil {
 			return step("fold", err)
 		}
@@ -255,14 +258,20 @@ func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64)
 // grace: later than promised is safe, earlier is not.
 func (w *worker) rebuiltEvent(c condemned, head ledger.Head, nowMs, grace int64) (*sale.Event, error) {
 	alive := max(head.AliveAtMs, w.recovery.books.AtMs, c.closed.LastMs)
-	data, err := json.Marshal(sale.RebuiltData{ShiftMs: max(0, nowMs-alive) + grace, Reason: c.reason})
+	data := ledger.RebuildData{RebuiltData: sale.RebuiltData{ShiftMs: max(0, nowMs-alive) + grace, Reason: c.reason}}
+	actor := ledger.ActorReconciler
+	if w.order != nil {
+		actor, data.Note = w.order.Actor, w.order.Reason
+	}
+	w.shiftMs = data.ShiftMs
+	text, err := json.Marshal(data)
 	if err != nil {
 		return nil, step("begin epoch", err)
 	}
 	return &sale.Event{
 		Epoch: head.Epoch + 1, Seq: head.Seq + 1, Mark: newMark(), Prev: head.Mark, AtMs: nowMs,
-		Type: sale.EventRebuilt, Sale: w.id.Sale, Shard: w.id.Number, Actor: "reconciler",
-		Data: string(data),
+		Type: sale.EventRebuilt, Sale: w.id.Sale, Shard: w.id.Number, Actor: actor,
+		Data: string(text),
 	}, nil
 }
 
@@ -306,6 +315,7 @@ func (w *worker) write(ctx context.Context, c condemned, rebuilt *sale.Event, gr
 	b.Forget(rebuilt.AtMs - w.r.opts.RecordMs)
 	slices := lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)
 	for i, part := range slices {
+		w.tell(StageWrite, int64(i), int64(len(slices)))
 		if err := w.r.step(w.id, "build"); err != nil {
 			return step("build", err)
 		}
@@ -314,6 +324,7 @@ func (w *worker) write(ctx context.Context, c condemned, rebuilt *sale.Event, gr
 			return err
 		}
 	}
+	w.tell(StageOpen, 0, 0)
 	if err := w.r.step(w.id, "flip"); err != nil {
 		return step("flip", err)
 	}

@@ -60,6 +60,9 @@ type worker struct {
 	applyAfter   time.Time // when a version may be tried again
 	applyFailing bool
 	recovery     recovery
+	// order is an operator's, nil of a worker that drains; shiftMs is that of the last rebuild.
+	order   *Order
+	shiftMs int64
 }
 
 func newWorker(r *Reconciler, id ledger.Shard) *worker {
