@@ -5,15 +5,10 @@ import (
 )
 
 type reconcileCmd struct {
-<<<<<<< /tmp/mg.m
 	Start   reconcileStartCmd   `cmd:"" name:"run" default:"withargs" help:"Run the reconciler alone (the default)."`
-	Rebuild reconcileRebuildCmd `cmd:"" help:"Write a sale into Redis anew, from the ledger."`
+	Status  reconcileStatusCmd  `cmd:"" help:"Print where each sale's books stand: watermark, lag, last verification."`
 	Verify  reconcileVerifyCmd  `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
-=======
-	Start  reconcileStartCmd  `cmd:"" name:"run" default:"withargs" help:"Run the reconciler alone (the default)."`
-	Status reconcileStatusCmd `cmd:"" help:"Print where each sale's books stand: watermark, lag, last verification."`
-	Verify reconcileVerifyCmd `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
->>>>>>> /tmp/mg.o
+	Rebuild reconcileRebuildCmd `cmd:"" help:"Write a sale into Redis anew, from the ledger."`
 
 	DeadLetters reconcileLettersCmd `cmd:"" help:"Events that could not become part of the books."`
 }
