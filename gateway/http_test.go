@@ -22,7 +22,7 @@ import (
 
 // sample is a request of a route that a role is let through to.
 func (r *route) sample() (path, body string) {
-	path = strings.NewReplacer("{sale}", "roles", "{reservation}", "res-0001", "{code}", "overloaded", "{file}", "challenge").Replace(r.path)
+	path = strings.NewReplacer("{sale}", "roles", "{reservation}", "res-0001", "{code}", "overloaded", "{file}", "challenge", "{id}", "7").Replace(r.path)
 	sep := "?"
 	for _, q := range r.query {
 		if q.required {

@@ -79,6 +79,10 @@ type Options struct {
 	ConfirmMax int
 	// LedgerTimeout bounds one read of the ledger; default 2 s.
 	LedgerTimeout time.Duration
+	// BooksTimeout bounds an order to the books, such as a verification; default 60 s. BooksMax is the most
+	// at a time; default 2: each may have a whole sale in memory.
+	BooksTimeout time.Duration
+	BooksMax     int
 	// LookupMax is the most ids per second that the ledger is asked for because the gateway does not
 	// know them; default 100.
 	LookupMax int
@@ -132,7 +136,7 @@ func (o Options) withDefaults() Options {
 	for field, value := range map[*int]int{
 		&o.QueueMax: 4096, &o.BatchMax: 128, &o.LanesMax: 1024, &o.AgainRounds: 8,
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
-		&o.LookupMax: 100, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
+		&o.LookupMax: 100, &o.BooksMax: 2, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
 		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000,
 	} {
@@ -146,7 +150,7 @@ func (o Options) withDefaults() Options {
 		&o.BreakerOpen: 500 * time.Millisecond, &o.ConfirmWait: 2 * time.Second,
 		&o.ConfirmPoll: 50 * time.Millisecond, &o.LedgerTimeout: 2 * time.Second,
 		&o.MissMemory: time.Second, &o.CatalogRefresh: time.Second, &o.KeyRefresh: 2 * time.Second,
-		&o.KeyTouch:    30 * time.Second,
+		&o.KeyTouch: 30 * time.Second, &o.BooksTimeout: time.Minute,
 		&o.ReadTimeout: 5 * time.Second, &o.WriteTimeout: 10 * time.Second,
 		&o.IdleTimeout: time.Minute, &o.StreamEvery: 250 * time.Millisecond,
 		&o.StreamHeartbeat: 15 * time.Second, &o.Shutdown: 15 * time.Second,

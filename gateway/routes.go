@@ -68,7 +68,10 @@ var (
 func with(more []code, codes ...code) []code { return append(codes, more...) }
 
 // routes is the one table of routes. What is in it is served, described and tested.
-var routes = []route{
+var routes = slices.Concat(sellRoutes, bookRoutes)
+
+// sellRoutes are all but those of the books.
+var sellRoutes = []route{
 	{
 		method: "POST", path: "/v1/reserve", name: "reserve", tag: "storefront", roles: toSell,
 		summary: "Reserve units for a customer",

@@ -26,6 +26,8 @@ import (
 type Deps struct {
 	Store  *lua.Store
 	Ledger ledger.Ledger
+	// Books are what operators may ask for; nil answers 503 to them.
+	Books Books
 	// Log nil discards.
 	Log *slog.Logger
 	// Registry nil keeps the metrics to this gateway; /metrics shows them all the same.
@@ -52,6 +54,8 @@ type Gateway struct {
 	durability *durability
 	streams    *streams
 	health     health
+	books      Books
+	ordering   chan struct{} // has a place for each order to the books at a time
 
 	server    *fasthttp.Server
 	app       fasthttp.RequestHandler
@@ -83,6 +87,7 @@ func New(d Deps) (*Gateway, error) {
 		resolver:   newResolver(d.Store, o, m),
 		durability: newDurability(d.Ledger, d.Store, o, m),
 		requestID:  newRequestIDs(),
+		books:      d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
