@@ -18,7 +18,7 @@ func (s *stack) gateway() (*gateway.Gateway, error) {
 		return nil, err
 	}
 	return gateway.New(gateway.Deps{
-		Store: s.store, Ledger: s.ledger, Log: s.log, Registry: s.registry, Options: options,
+		Store: s.store, Ledger: s.ledger, Books: s.books(), Log: s.log, Registry: s.registry, Options: options,
 	})
 }
 
