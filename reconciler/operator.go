@@ -221,7 +221,8 @@ func (w *worker) plan(ctx context.Context) (RebuildPlan, error) {
 	case v.what == verdictFreeze:
 		p.Blocked = adoptAdvice(w.id.Sale)
 	case taints > 0:
-		p.Blocked = fmt.Sprintf("%d open dead letters: flashgate reconcile dead-letters list --sale %s", taints, w.id.Sale)
+		p.Blocked = fmt.Sprintf("%d open dead letters: flashgate reconcile dead-letters list --sale %s", taints,
+			w.id.Sale)
 	}
 	if err := w.fold(ctx, w.head); err != nil {
 		return p, err
@@ -231,7 +232,8 @@ func (w *worker) plan(ctx context.Context) (RebuildPlan, error) {
 		n, _ := continues(s.events, ledger.Head{Epoch: b.Epoch, Seq: b.Seq, Mark: b.Mark})
 		for i := range s.events[:n] {
 			if err := b.Apply(&s.events[i]); err != nil {
-				p.Blocked = fmt.Sprintf("event %d-%d is a dead letter to come: %v", s.events[i].Epoch, s.events[i].Seq, err)
+				e := &s.events[i]
+				p.Blocked = fmt.Sprintf("event %d-%d is a dead letter to come: %v", e.Epoch, e.Seq, err)
 				return p, nil
 			}
 		}
