@@ -11,8 +11,8 @@ import (
 	"flashgate/lua"
 )
 
-// breaker stops calls of Redis for one purpose while most of them fail, and tries again soon. It
-// also bounds each call in time.
+// breaker stops calls of Redis, or of the ledger, for one purpose while most of them fail, and tries again
+// soon. It also bounds each call in time.
 type breaker struct {
 	twoStep *gobreaker.TwoStepCircuitBreaker[struct{}]
 	timeout time.Duration
@@ -55,6 +55,13 @@ func newBreaker(purpose string, o Options, m *metrics) *breaker {
 		timeout: o.RedisTimeout,
 		took:    m.redisCall.WithLabelValues(purpose).Observe,
 	}
+}
+
+// newLedgerBreaker is one for calls of the ledger, which may take LedgerTimeout.
+func newLedgerBreaker(purpose string, o Options, m *metrics) *breaker {
+	b := newBreaker(purpose, o, m)
+	b.timeout, b.took = o.LedgerTimeout, m.ledgerCall.WithLabelValues(purpose).Observe
+	return b
 }
 
 // do makes one call. Every error but that of a failed script wraps errUnavailable.

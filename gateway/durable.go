@@ -42,6 +42,7 @@ type durability struct {
 	hints   announcer
 	opts    Options
 	metrics *metrics
+	calls   *breaker
 	waiting atomic.Int64
 
 	mu     sync.Mutex
@@ -87,8 +88,9 @@ func newDurability(l ledger.Ledger, store *lua.Store, o Options, m *metrics) *du
 }
 
 func newDurabilityOf(s markSource, hints announcer, o Options, m *metrics) *durability {
+	o = o.withDefaults()
 	return &durability{
-		source: s, hints: hints, opts: o.withDefaults(), metrics: m,
+		source: s, hints: hints, opts: o, metrics: m, calls: newLedgerBreaker("durable", o, m),
 		shards: map[ledger.Shard]*durableShard{},
 	}
 }
@@ -303,16 +305,23 @@ func (d *durability) judge(shard ledger.Shard, asked []*durableWaiter) (verdicts
 		}
 		d.metrics.read("marks", err)
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), d.opts.LedgerTimeout)
-	defer cancel()
-	verdicts = make([]verdict, len(asked))
+	err = d.calls.do(context.Background(), func(ctx context.Context) (err error) {
+		verdicts, err = d.lookUp(ctx, shard, asked)
+		return err
+	})
+	return verdicts, err
+}
+
+// lookUp is judge without its bounds.
+func (d *durability) lookUp(ctx context.Context, shard ledger.Shard, asked []*durableWaiter) ([]verdict, error) {
+	verdicts := make([]verdict, len(asked))
 	absent, err := d.match(ctx, shard, asked, verdicts)
 	if err != nil || !absent {
 		return verdicts, err
 	}
 	head, err := d.source.Head(ctx, shard)
 	if err != nil {
-		return nil, fmt.Errorf("%w: head of the ledger: %w", errUnavailable, err)
+		return nil, fmt.Errorf("head of the ledger: %w", err)
 	}
 	over := func(i int) bool {
 		return verdicts[i] == pending && !asked[i].once && head.Epoch > asked[i].epoch
@@ -343,7 +352,7 @@ func (d *durability) match(
 	}
 	marks, err := d.source.Marks(ctx, shard, seqs)
 	if err != nil {
-		return false, fmt.Errorf("%w: marks of the ledger: %w", errUnavailable, err)
+		return false, fmt.Errorf("marks of the ledger: %w", err)
 	}
 	for i, w := range asked {
 		if verdicts[i] != pending {

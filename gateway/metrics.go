@@ -33,6 +33,7 @@ type metrics struct {
 	again      *prometheus.CounterVec
 	panics     prometheus.Counter
 	redisCall  *prometheus.HistogramVec
+	ledgerCall *prometheus.HistogramVec
 	inResolve  prometheus.Gauge
 	breaker    *prometheus.GaugeVec
 	opened     *prometheus.CounterVec
@@ -106,6 +107,8 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"Panics in the engine that were caught and answered as unavailable.").WithLabelValues(),
 		redisCall: histogram("redis_call_duration_seconds",
 			"Time of one call of Redis, by purpose.", milliseconds, "purpose"),
+		ledgerCall: histogram("ledger_call_duration_seconds",
+			"Time of one call of the ledger, by purpose.", milliseconds, "purpose"),
 		inResolve: gauge("resolve_calls",
 			"Calls beside reserve that are in Redis now.").WithLabelValues(),
 		breaker: gauge("breaker_state",

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -129,15 +130,19 @@ func (r *request) raw(status int, b []byte) error {
 	return nil
 }
 
-// fromLedger bounds one call of the ledger, and makes its failure one of a part that is away.
+// fromLedger bounds one call of the ledger, and makes its failure one of a part that is away. While most
+// calls fail no more are made for a moment, so that those who ask need not wait for each. An answer that is
+// no failure passes as it is.
 func (g *Gateway) fromLedger(call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(g.base, g.opts.LedgerTimeout)
-	defer cancel()
-	err := call(ctx)
-	if err == nil || errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrVersionMismatch) {
+	var answer error
+	err := g.ledgerCalls.do(g.base, func(ctx context.Context) error {
+		err := call(ctx)
+		if errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrVersionMismatch) {
+			answer, err = err, nil
+		}
 		return err
-	}
-	return errors.Join(errUnavailable, err)
+	})
+	return cmp.Or(err, answer)
 }
 
 // randomText is 65 random bits.

@@ -52,10 +52,12 @@ type Gateway struct {
 	reserver   *reserver
 	resolver   *resolver
 	durability *durability
-	streams    *streams
-	health     health
-	books      Books
-	ordering   chan struct{} // has a place for each order to the books at a time
+	// ledgerCalls are those beside the look-ups of durability, of keys and of the catalog.
+	ledgerCalls *breaker
+	streams     *streams
+	health      health
+	books       Books
+	ordering    chan struct{} // has a place for each order to the books at a time
 
 	server    *fasthttp.Server
 	app       fasthttp.RequestHandler
@@ -85,9 +87,9 @@ func New(d Deps) (*Gateway, error) {
 		catalog:    newCatalog(d.Ledger, o),
 		reserver:   newReserver(d.Store, o, m),
 		resolver:   newResolver(d.Store, o, m),
-		durability: newDurability(d.Ledger, d.Store, o, m),
-		requestID:  newRequestIDs(),
-		books:      d.Books, ordering: make(chan struct{}, o.BooksMax),
+		durability: newDurability(d.Ledger, d.Store, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
+		requestID: newRequestIDs(),
+		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
