@@ -7,9 +7,11 @@
 //
 //	options.go     what it may do and every limit, with defaults
 //	reconciler.go  Run: finds the shards, owns every goroutine
+//	divide.go      who of all reconcilers has which shard, and who steps in
 //	worker.go      one shard: the loop, its pauses, its state and its log lines
 //	verdict.go     what Redis shows against the ledger's head: nothing, drain, create, rebuild, freeze
 //	drain.go       look, lock, append, commit, trim
+//	batch.go       larger transactions for a backlog, and how many at once
 //	bury.go        dead letters: out of the way, into a place of their own in the chain
 //	settle.go      dead letters again: replayed or resolved by an operator
 //	apply.go       versions of a sale on their way into the shard
@@ -19,5 +21,6 @@
 //	chain.go       the ledger's side of it: the fold, its hashes, versions and projections
 //	report.go      what a verification found, and what to do about it
 //	schedule.go    verifies every shard now and then
+//	status.go      where every shard stands, asked from outside
 //	metrics.go     what an operator sees
 package reconciler
