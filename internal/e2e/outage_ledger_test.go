@@ -50,6 +50,7 @@ func shardIs(g *world, state string) bool {
 // on, a confirmation that is not in the ledger is 202, and in the end everything is there.
 func TestLedgerSlowFullAndRestarted(t *testing.T) {
 	o := newOutage(t, "confirm: {wait_ms: 500}\n")
+	o.growLedger()
 	var waiting []string
 	rec := o.shop(5*time.Second, func() {
 		time.Sleep(500 * time.Millisecond)
@@ -90,19 +91,28 @@ func TestLedgerSlowFullAndRestarted(t *testing.T) {
 	o.intact(rec, 0)
 }
 
-// fillDisk forbids PostgreSQL to extend a file beyond what the ledger's table has now, and returns what ends
-// that. A server that gave up meanwhile is started again, as its operator would.
-func (o *outage) fillDisk() (free func()) {
+// growLedger makes the ledger's table large with rows that are never committed, and leaves them there.
+// Nobody may write to it meanwhile: PostgreSQL would make room for all who wait.
+func (o *outage) growLedger() {
 	o.t.Helper()
-	// Rows that were never committed make the table large, and a new segment of the log has room for as
-	// much: it is the table that cannot grow.
-	tx, err := o.pgConn().Begin(o.t.Context())
+	c := o.pgConn()
+	_, err := c.Exec(o.t.Context(), `ALTER SYSTEM SET autovacuum = off`)
+	require.NoError(o.t, err)
+	o.asked(`SELECT pg_reload_conf()::text`)
+	tx, err := c.Begin(o.t.Context())
 	require.NoError(o.t, err)
 	_, err = tx.Exec(o.t.Context(), `INSERT INTO ledger
 		SELECT (jsonb_populate_record(one.l, jsonb_build_object('sale', 'filler', 'seq', n))).*
 		FROM (SELECT l FROM ledger l LIMIT 1) one, generate_series(1, 8000) n`)
 	require.NoError(o.t, err)
 	require.NoError(o.t, tx.Rollback(o.t.Context()))
+}
+
+// fillDisk forbids PostgreSQL to extend a file beyond what the ledger's table has now, and returns what ends
+// that. The table is large and a segment of the log new, so that it is the table that cannot grow. A server
+// that gave up meanwhile is started again, as its operator would.
+func (o *outage) fillDisk() (free func()) {
+	o.t.Helper()
 	o.asked(`SELECT pg_switch_wal()::text`)
 	size := o.asked(`SELECT pg_relation_size('ledger')::text`)
 
@@ -110,24 +120,27 @@ func (o *outage) fillDisk() (free func()) {
 	require.NoError(o.t, err)
 	is := info.Sys().(*syscall.Stat_t)
 	owner := &syscall.Credential{Uid: is.Uid, Gid: is.Gid, NoSetGroups: true}
-	limit := func(bytes string) (limited int) {
-		pid := strconv.Itoa(o.pg.PID())
-		children, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-		for _, id := range append([]string{pid}, strings.Fields(string(children))...) {
-			// The hard limit stays, so that no right is needed to go back. Some have ended meanwhile.
-			cmd := exec.CommandContext(o.t.Context(), "prlimit", "--pid", id, "--fsize="+bytes+":")
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
-			if cmd.Run() == nil {
-				limited++
-			}
-		}
-		return limited
+	limit := func(pid, bytes string) error {
+		// The hard limit stays, so that no right is needed to go back.
+		cmd := exec.CommandContext(o.t.Context(), "prlimit", "--pid", pid, "--fsize="+bytes+":")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
+		return cmd.Run()
 	}
-	require.Positive(o.t, limit(size), "prlimit of util-linux is needed")
+	limitAll := func(bytes string) {
+		pid := strconv.Itoa(o.pg.PID())
+		require.NoError(o.t, limit(pid, bytes), "prlimit, of util-linux, of the server")
+		// Whoever it makes from now on has its limit.
+		children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		require.NoError(o.t, err)
+		for _, id := range strings.Fields(string(children)) {
+			_ = limit(id, bytes) // it may have ended
+		}
+	}
+	limitAll(size)
 	return func() {
 		o.t.Logf("%d writes failed", strings.Count(o.pg.Log(), "File too large"))
-		limit("unlimited")
 		o.pg.Start()
+		limitAll("unlimited")
 	}
 }
 
@@ -208,10 +221,9 @@ func TestEverythingKilledAtOnce(t *testing.T) {
 			all.Go(kill)
 		}
 		all.Wait()
-		t.Logf("all killed within %v", time.Since(begun))
-		all.Go(o.redis.Restart)
-		all.Go(o.pg.Start)
-		all.Wait()
+		t.Logf("all gone within %v", time.Since(begun))
+		o.redis.Restart()
+		o.pg.Start()
 		o.startGateways()
 	})
 	o.confirmed(sold...)
