@@ -61,9 +61,17 @@ func BenchmarkConfirmLatency(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
 }
 
-// BenchmarkBacklog drains holds that were made while no reconciler ran.
+// BenchmarkBacklog drains holds that were made while no reconciler ran, by one look a transaction and by
+// several.
 func BenchmarkBacklog(b *testing.B) {
+	for _, looks := range []int{1, 8} {
+		b.Run(fmt.Sprintf("looks=%d", looks), func(b *testing.B) { drainBacklog(b, looks) })
+	}
+}
+
+func drainBacklog(b *testing.B, looks int) {
 	r := benchRig(b)
+	r.opts.LooksMax = looks
 	stop := r.start("creator")
 	r.settled()
 	stop()
