@@ -56,7 +56,8 @@ func appendNext(t *testing.T, l ledger.Ledger, events []sale.Event, inside *atom
 	if n := inside.Add(1); n != 1 {
 		t.Errorf("%d transactions hold the lock", n)
 	}
-	defer inside.Add(-1) // before Rollback and, below, before the lock is given back
+	leave := sync.OnceFunc(func() { inside.Add(-1) })
+	defer leave() // before Rollback and, below, before the lock is given back
 	at := tx.Head().Seq
 	if at >= int64(len(events)) {
 		return false
@@ -65,9 +66,8 @@ func appendNext(t *testing.T, l ledger.Ledger, events []sale.Event, inside *atom
 		t.Errorf("append: %v", err)
 		return false
 	}
-	inside.Add(-1)
+	leave()
 	err = tx.Commit(ctx)
-	inside.Add(1)
 	if err != nil {
 		t.Errorf("commit: %v", err)
 	}

@@ -33,10 +33,14 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	newest := sources[len(sources)-1].Version
 	have, err := l.schemaVersion(ctx)
 	for attempt := 1; err == nil && have < newest; attempt++ {
+		before := have
 		// goose cannot wait its turn on SQLite: of programs that start at once one makes the schema;
 		// the others fail on its lock or on what it made, whole, and look again.
 		_, upErr := provider.Up(ctx)
-		if have, err = l.schemaVersion(ctx); err == nil && have < newest && upErr != nil {
+		if have, err = l.schemaVersion(ctx); have > before {
+			attempt = 0 // another program is at it, step by step
+		}
+		if err == nil && have < newest && upErr != nil {
 			if !busy(upErr) && attempt >= migrateAttempts {
 				return fmt.Errorf("schema: %w", upErr)
 			}
