@@ -266,17 +266,23 @@ func (r Row) Fields(value string) []Field {
 	}
 }
 
-// Oversold names the locations of a stock row whose numbers do not add up.
-func (v RowValue) Oversold() []string {
-	var at []string
+// Levels are the locations of a stock row; none when it is not there.
+func (v RowValue) Levels() ([]LocationLevel, error) {
 	if v.Kind != RowStock || v.Value == "" {
-		return nil
+		return nil, nil
 	}
 	item, err := parseItem(v.Name, v.Value)
+	return item.Levels, err
+}
+
+// Oversold names the locations of a stock row whose numbers do not add up.
+func (v RowValue) Oversold() []string {
+	levels, err := v.Levels()
 	if err != nil {
 		return nil
 	}
-	for _, l := range item.Levels {
+	var at []string
+	for _, l := range levels {
 		if l.Check() != nil {
 			at = append(at, l.Location)
 		}

@@ -45,6 +45,7 @@ const (
 	StageWait  = "wait for another rebuild"
 	StageClose = "close the shard"
 	StageFold  = "read the ledger"
+	StageRead  = "read Redis" // of an adoption only
 	StageBegin = "begin the next epoch"
 	StageWrite = "write to Redis"
 	StageOpen  = "open the shard"

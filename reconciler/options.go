@@ -70,6 +70,9 @@ type Options struct {
 	// 60,000.
 	DropMs int64
 
+	// AdoptTimeoutMs bounds the transaction of an adoption; default 600,000.
+	AdoptTimeoutMs int64
+
 	// VerifyEveryMs is how often each shard is verified by one of all reconcilers; 0 is never, and the
 	// default.
 	VerifyEveryMs int64
@@ -126,6 +129,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FrozenMs, 1000)
 	setDefault(&o.ShutdownMs, 10_000)
 	setDefault(&o.DropMs, 60_000)
+	setDefault(&o.AdoptTimeoutMs, 600_000)
 	setDefault(&o.VerifySlice, 500)
 	o.VerifySlice = min(o.VerifySlice, lua.MaxCut)
 	setDefault(&o.VerifyWaitMs, 10_000)

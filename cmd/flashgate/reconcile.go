@@ -9,6 +9,7 @@ type reconcileCmd struct {
 	Status  reconcileStatusCmd  `cmd:"" help:"Print where each sale's books stand: watermark, lag, last verification."`
 	Verify  reconcileVerifyCmd  `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
 	Rebuild reconcileRebuildCmd `cmd:"" help:"Write a sale into Redis anew, from the ledger."`
+	Adopt   reconcileAdoptCmd   `cmd:"" help:"Decide how a sale goes on whose ledger lost its tail."`
 
 	DeadLetters reconcileLettersCmd `cmd:"" help:"Events that could not become part of the books."`
 }
