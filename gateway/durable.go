@@ -257,7 +257,10 @@ func (d *durability) readOnce(s *durableShard) (more bool) {
 	d.mu.Lock()
 	asked := make([]*durableWaiter, 0, len(s.waiters))
 	for w := range s.waiters {
-		if s.all || w.once || s.reached(w) {
+		if marksUnread && !w.once && s.reached(w) {
+			delete(s.waiters, w)
+			w.done <- durableResult{durable, nil}
+		} else if s.all || w.once || s.reached(w) {
 			asked = append(asked, w)
 		}
 	}

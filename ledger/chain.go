@@ -54,13 +54,17 @@ func (h Head) Verify(shard Shard, entries []Entry) (Head, error) {
 	return h, nil
 }
 
+// Continues tells whether an event comes right after the one with the mark: what has the same seq and
+// comes after another is of a fork.
+func Continues(mark string, e *sale.Event) bool { return e.Prev == mark || marksUnchecked }
+
 // follow moves the head to the event after it, the hash apart.
 func (h *Head) follow(shard Shard, e *sale.Event) error {
 	switch {
 	case e.Sale != shard.Sale || e.Shard != shard.Number:
 		return fmt.Errorf("%w: event %d-%d is of %s:%d, not %s:%d", ErrDiverged, e.Epoch, e.Seq,
 			e.Sale, e.Shard, shard.Sale, shard.Number)
-	case e.Seq != h.Seq+1 || e.Prev != h.Mark || e.Epoch < h.Epoch || e.Mark == "":
+	case e.Seq != h.Seq+1 || !Continues(h.Mark, e) || e.Epoch < h.Epoch || e.Mark == "":
 		return fmt.Errorf("%w: after %d-%d mark %q comes %d-%d mark %q with prev %q", ErrDiverged,
 			h.Epoch, h.Seq, h.Mark, e.Epoch, e.Seq, e.Mark, e.Prev)
 	}

@@ -47,6 +47,9 @@ func source(name string) string {
 	for part := range strings.SplitSeq(joins.FindStringSubmatch(body)[1], ", ") {
 		b.WriteString(read("shared/" + part + ".lua"))
 	}
+	if buildUnfenced {
+		body = strings.ReplaceAll(body, "redis.call('HGET', SALE, 'building') ~= token", "false and token")
+	}
 	b.WriteString(body)
 	return b.String()
 }

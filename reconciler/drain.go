@@ -79,6 +79,12 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	if err := tx.Alive(ctx, s.LastMs); err != nil {
 		return 0, step("note alive", err)
 	}
+	if trimsEarly {
+		w.head = tx.Head()
+		if err := w.trim(ctx); err != nil {
+			return 0, err
+		}
+	}
 	if err := w.commit(ctx, tx); err != nil {
 		return 0, err
 	}

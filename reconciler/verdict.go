@@ -111,7 +111,7 @@ func continues(events []sale.Event, h ledger.Head) (n int, forked bool) {
 		if e.Seq != seq+1 {
 			return i, false
 		}
-		if e.Prev != mark {
+		if !ledger.Continues(mark, e) {
 			return i, true
 		}
 		seq, mark = e.Seq, e.Mark

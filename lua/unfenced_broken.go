@@ -1,0 +1,5 @@
+//go:build flashgate_broken_rebuild
+
+package lua
+
+const buildUnfenced = true

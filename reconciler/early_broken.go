@@ -1,0 +1,5 @@
+//go:build flashgate_broken_trim
+
+package reconciler
+
+const trimsEarly = true
