@@ -121,7 +121,7 @@ func (w *worker) adoptOnce(ctx context.Context, done *Adopted) error {
 	}
 	done.Events, done.Epoch, done.Seq, done.ShiftMs = int64(len(a.events)-1), rebuilt.Epoch, rebuilt.Seq, w.shiftMs
 	if err := w.write(ctx, c, rebuilt, grace); err != nil {
-		return fmt.Errorf("it is in the ledger; a running reconciler, or reconcile rebuild, writes it to Redis: %w", err)
+		return fmt.Errorf("it is in the ledger; a running reconciler or reconcile rebuild writes it to Redis: %w", err)
 	}
 	return w.trim(ctx)
 }

@@ -14,6 +14,12 @@
 //	batch.go       larger transactions for a backlog, and how many at once
 //	bury.go        dead letters: out of the way, into a place of their own in the chain
 //	settle.go      dead letters again: replayed or resolved by an operator
+//	past.go        removes what is left of past epochs, until it is gone
+//	operator.go    a rebuild that an operator asks for, or what it would do
+//	adopt.go       the operator's way out of a gap: whose state goes on
+//	redis_state.go all that Redis has of a shard
+//	adoption.go    the difference between it and the books, as events
+//	receipt.go     what a sale came to, and whether the ledger still has that past
 //	apply.go       versions of a sale on their way into the shard
 //	rebuild.go     close, drain the rest, fold, begin an epoch, write it, open
 //	sweep.go       gives back what is due

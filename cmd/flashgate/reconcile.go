@@ -10,6 +10,7 @@ type reconcileCmd struct {
 	Verify  reconcileVerifyCmd  `cmd:"" help:"Compare Redis with the ledger, while traffic runs."`
 	Rebuild reconcileRebuildCmd `cmd:"" help:"Write a sale into Redis anew, from the ledger."`
 	Adopt   reconcileAdoptCmd   `cmd:"" help:"Decide how a sale goes on whose ledger lost its tail."`
+	Receipt reconcileReceiptCmd `cmd:"" help:"Write down what a sale came to, to check the ledger by later."`
 
 	DeadLetters reconcileLettersCmd `cmd:"" help:"Events that could not become part of the books."`
 }

@@ -55,8 +55,8 @@ func (r reconcileAdoptCmd) Run(ctx context.Context, c console) error {
 			return err
 		}
 		return r.print(c.out, done, fmt.Sprintf("%s goes on from the state of %s: %d events appended, epoch %d "+
-			"after %d, at event %d, deadlines moved by %d ms; it took %d ms\n", done.Sale, done.Keep, done.Events, done.Epoch,
-			done.FromEpoch, done.Seq, done.ShiftMs, done.TookMs))
+			"after %d, at event %d, deadlines moved by %d ms; it took %d ms\n", done.Sale, done.Keep, done.Events,
+			done.Epoch, done.FromEpoch, done.Seq, done.ShiftMs, done.TookMs))
 	})
 }
 

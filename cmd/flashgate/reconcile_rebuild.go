@@ -89,7 +89,8 @@ func (r reconcileRebuildCmd) Run(ctx context.Context, c console) error {
 			by = " by a running reconciler"
 		}
 		return r.print(c.out, done, fmt.Sprintf("%s is rebuilt%s: epoch %d after %d, at event %d, deadlines moved "+
-			"by %d ms; it took %d ms\n", done.Sale, by, done.Epoch, done.FromEpoch, done.Seq, done.ShiftMs, done.TookMs))
+			"by %d ms; it took %d ms\n", done.Sale, by, done.Epoch, done.FromEpoch, done.Seq, done.ShiftMs,
+			done.TookMs))
 	})
 }
 
@@ -111,7 +112,8 @@ func planText(p *reconciler.RebuildPlan) string {
 		text += "  first: " + p.Blocked + "\n"
 	}
 	return text + fmt.Sprintf("  would drain %d events, begin epoch %d after event %d, and move deadlines by "+
-		"at least %d ms\n  would write %d reservations (%d held, %d confirmed), %d customers, %d adjustments in %d slices\n",
+		"at least %d ms\n  would write %d reservations (%d held, %d confirmed), %d customers, %d adjustments "+
+		"in %d slices\n",
 		p.Undrained, p.Epoch+1, p.Seq+p.Undrained, p.ShiftMs, p.Records, p.Held, p.Confirmed, p.Customers,
 		p.Adjustments, p.Slices)
 }

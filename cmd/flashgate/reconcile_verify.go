@@ -18,6 +18,8 @@ type reconcileVerifyCmd struct {
 	Ledger *string `help:"Ledger: sqlite:PATH or postgres://user:password@host/database." placeholder:"DSN"`
 	Sale   string  `help:"The sale's id; all sales without." placeholder:"SALE"`
 	JSON   bool    `help:"Print the reports as a JSON array."`
+
+	Receipt string `help:"Compare the ledger with this receipt instead; needs no Redis." placeholder:"FILE"`
 }
 
 // Help shows an example.
@@ -34,6 +36,9 @@ Example:
 
 // Run verifies one sale, or all.
 func (r reconcileVerifyCmd) Run(ctx context.Context, c console) error {
+	if r.Receipt != "" {
+		return r.checkReceipt(ctx, c)
+	}
 	cfg, err := r.load(c)
 	if err != nil {
 		return err
