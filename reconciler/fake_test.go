@@ -334,4 +334,4 @@ func fast() Options {
 	}
 }
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second

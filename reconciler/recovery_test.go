@@ -88,14 +88,14 @@ func TestSequence1HalfARebuildSurvives(t *testing.T) {
 	})
 	t.Run("a late duplicate of a slice", func(t *testing.T) {
 		r := prepare(t)
-		twice := &twiceBuilder{}
+		var late func() sale.Outcome
 		stop := r.start("only", func(rec *Reconciler) {
 			open := rec.open
-			rec.open = func(id ledger.Shard) shard { twice.shard = open(id); return twice }
+			rec.open = func(id ledger.Shard) shard { return &twiceBuilder{open(id), &late} }
 		})
 		finish(t, r, 1)
 		stop()
-		require.Equal(t, sale.Superseded, twice.late())
+		require.Equal(t, sale.Superseded, late())
 		r.sameAsFold()
 	})
 }
@@ -103,12 +103,12 @@ func TestSequence1HalfARebuildSurvives(t *testing.T) {
 // twiceBuilder sends the second slice again once the shard is open.
 type twiceBuilder struct {
 	shard
-	late func() sale.Outcome
+	late *func() sale.Outcome
 }
 
 func (b *twiceBuilder) Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error) {
 	if k == 2 {
-		b.late = func() sale.Outcome {
+		*b.late = func() sale.Outcome {
 			o, _ := b.shard.Build(context.Background(), epoch, token, k, part)
 			return o
 		}
