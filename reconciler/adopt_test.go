@@ -217,3 +217,37 @@ func TestAdoptOnEachLedger(t *testing.T) {
 		require.Contains(t, audit[0].After, `"keep":"redis"`)
 	})
 }
+
+// TestAdoptDiesAnywhere guards an adoption that is killed before any of its calls: the shard is frozen as
+// before, and the same order finishes it, or it is in the ledger, and a reconciler does.
+func TestAdoptDiesAnywhere(t *testing.T) {
+	r, sold, held := newGap(t, luatest.Seed(t))
+	found, books := r.copy(), r.memory
+	order := Order{Actor: "ann", Reason: "the standby was behind"}
+	for k, dead := 0, true; dead; k++ {
+		r.goBackTo(found)
+		r.memory = books.clone()
+		r.ledger = r.memory
+		n, last := 0, ""
+		eye := &watch{before: func(call string) error {
+			if n++; n > k {
+				return errDead
+			}
+			last = call
+			return nil
+		}}
+		_, err := r.make("dies", watched(eye)).Adopt(r.ctx, "drop", KeepRedis, order)
+		eye.abort()
+		if dead = err != nil; dead {
+			require.ErrorIs(t, err, errDead, "after %s", last)
+		}
+		_, err = r.make("heir").Adopt(r.ctx, "drop", KeepRedis, order)
+		if err != nil {
+			require.ErrorIs(t, err, ErrNotFrozen, "after %s", last)
+		}
+		r.drainAll()
+		r.sameAsFold()
+		require.Equal(t, sale.Replay, r.confirm(sold).Outcome, "P2 after %s", last)
+		require.Equal(t, sale.Confirmed, r.confirm(held).Outcome, "P7 after %s", last)
+	}
+}
