@@ -19,11 +19,16 @@ func (r *Reconciler) place(ctx context.Context) (release func(), err error) {
 }
 
 // appendMore goes on with a backlog in the transaction that has n of its events: look after look, as
-// long as they are full, so that the price of a commit is shared by many. Each event names the one before
+// long as they are full, so that the price of a commit is shared by many; one look when the last round failed, so
+// that a small step may pass. Each event names the one before
 // it, so looks at different moments make one chain or none. s becomes the last look. It returns how many
 // events there are now; none when the ledger would not take one, and the transaction is lost.
 func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, begun time.Time) (int, error) {
-	for looks := 1; looks < w.r.opts.LooksMax && time.Since(begun) < ms(w.r.opts.BatchMs); looks++ {
+	most := w.r.opts.LooksMax
+	if w.failures > 0 {
+		most = 1
+	}
+	for looks := 1; looks < most && time.Since(begun) < ms(w.r.opts.BatchMs); looks++ {
 		if len(s.events) < w.r.opts.BatchMax || w.invalid.seq != 0 || tx.Head().Seq != s.events[len(s.events)-1].Seq {
 			break
 		}
