@@ -260,6 +260,10 @@ func (k *keyring) lookFor(ctx context.Context, id string) error {
 	}
 	if k.waiting.Add(1) > int64(k.opts.KeyWaitMax) {
 		k.waiting.Add(-1)
+		if k.keys.Load() == nil {
+			// Nothing is known yet, so nothing can be said of any key.
+			return fmt.Errorf("%w: keys: not read yet", errUnavailable)
+		}
 		return errUnauthenticated
 	}
 	defer k.waiting.Add(-1)

@@ -87,6 +87,36 @@ func TestNewKey(t *testing.T) {
 	}
 }
 
+// A gateway that starts under load is asked by more callers than may wait, before it has read any key:
+// none of them may be told that a good key is bad.
+func TestKeyringUnderLoadAtItsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeKeys{delay: time.Second}
+		shop := f.make(t, "shop", "storefront")
+		o := Options{}.withDefaults()
+		k := newKeyringOf(f, o)
+		defer start(k.run)()
+		errs := make(chan error, 2*o.KeyWaitMax)
+		for range cap(errs) {
+			go func() {
+				_, err := k.find(t.Context(), shop)
+				errs <- err
+			}()
+		}
+		found := 0
+		for range cap(errs) {
+			err := <-errs
+			require.NotErrorIs(t, err, errUnauthenticated)
+			if err == nil {
+				found++
+				continue
+			}
+			require.ErrorIs(t, err, errUnavailable)
+		}
+		require.GreaterOrEqual(t, found, o.KeyWaitMax)
+	})
+}
+
 func TestKeyring(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeKeys{}

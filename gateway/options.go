@@ -98,7 +98,7 @@ type Options struct {
 	// KeyTouch is how often the last use of keys is written to the ledger; default 30 s.
 	KeyTouch time.Duration
 	// KeyWaitMax is the most requests with an unknown key that wait for a look into the ledger;
-	// default 64. Others get 401.
+	// default 64. Others get 401, or 503 while no key was read yet.
 	KeyWaitMax int
 
 	// ReadTimeout bounds reading one request; default 5 s.
