@@ -3,7 +3,7 @@
 // buy who remember every answer, breaks things at seeded moments, heals them, and audits.
 //
 // plan.go draws from the seed what breaks when. world.go starts and removes everything, node.go one
-// process of the program. strikes.go breaks and heals. round.go is one round: sales, crowd, strikes,
+// process of the program. strikes.go breaks and heals, moments.go at one certain moment. round.go is one round: sales, crowd, strikes,
 // rest, audit. audit.go holds what was answered against the ledger, linear.go decides whether the
 // history of the contended SKU has an order. result.go adds up, text.go and report.go show it.
 //

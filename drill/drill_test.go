@@ -85,7 +85,7 @@ func TestEveryFaultAndNothingBreaks(t *testing.T) {
 	}
 	t.Log("FLASHGATE_TEST_SEED:", seed)
 	res, err := Run(t.Context(), Options{
-		Binary: binary, Seed: seed, Rounds: 2, PerRound: 6, Duration: 6 * time.Second, Shoppers: 200,
+		Binary: binary, Seed: seed, Rounds: 2, PerRound: 7, Duration: 6 * time.Second, Shoppers: 200,
 		Progress: func(line string) { t.Log(line) },
 	})
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ import (
 //
 // A refusal for stock may come from a gateway's memory, so it is not part of that order: it must have
 // been true, by the times of the ledger's events, at some moment from staleRefusal before the call to
-// its answer.
+// its answer. It is not judged where Redis forgot, nor before, when the ledger had no event any more.
 //
 // Where Redis forgot, the history is cut: before, every answer counts; after, the history begins with
 // what the ledger had. What was asked in between may have had its effect on either side, or none.
@@ -291,19 +291,33 @@ func (h *history) part(lower, upper time.Duration) (all []porcupine.Operation) {
 	return all
 }
 
-// falseRefusal looks for a refusal for stock that was not true at any moment that counts. What was
-// asked while Redis forgot is not judged.
+// falseRefusal looks for a refusal for stock that was not true at any moment that counts.
 func (h *history) falseRefusal() string {
-	empty := h.empty()
+	empty, blind := h.empty(), h.blind()
 	for i := range h.operations {
 		o := &h.operations[i]
 		from, to := o.last-staleRefusal, o.done
-		judged := o.soldOut() && !slices.ContainsFunc(h.cuts, func(c cut) bool { return from <= c.to && to >= c.from })
+		judged := o.soldOut() && !slices.ContainsFunc(blind, func(c cut) bool { return from <= c.to && to >= c.from })
 		if judged && !slices.ContainsFunc(empty, func(c cut) bool { return from <= c.to && to >= c.from }) {
 			return fmt.Sprintf("%s was refused for stock at %d ms, when units were free", o.id, o.done.Milliseconds())
 		}
 	}
 	return ""
+}
+
+// blind are the times of which the ledger does not know everything: the cuts, each from the last event
+// before it, because what came after that event may be what was lost.
+func (h *history) blind() (all []cut) {
+	for _, c := range h.cuts {
+		from := time.Duration(math.MinInt64)
+		for i := range h.events {
+			if at := time.UnixMilli(h.events[i].AtMs).Sub(h.started); at <= c.from {
+				from = at
+			}
+		}
+		all = append(all, cut{from, c.to})
+	}
+	return all
 }
 
 // empty are the times without a free unit, by the ledger's chain; its times are whole ms.
@@ -330,6 +344,39 @@ func (h *history) empty() (all []cut) {
 		all = append(all, cut{since - rounding, math.MaxInt64})
 	}
 	return all
+}
+
+// stuck names the call that could not be put into an order: the first to end of those that the longest
+// order leaves out, with every call of its id.
+func (h *history) stuck(state shelf, part []porcupine.Operation, info porcupine.LinearizationInfo) string {
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	placed := map[porcupine.Operation]bool{}
+	for _, o := range longest {
+		_, state = state.step(o.Input.(input), o.Output.(output)) //nolint:forcetypeassert // ours alone
+		placed[o] = true
+	}
+	rest := slices.DeleteFunc(slices.Clone(part), func(o porcupine.Operation) bool { return placed[o] })
+	if len(rest) == 0 {
+		return "which one is not known"
+	}
+	at := slices.MinFunc(rest, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	id := at.Input.(input).id //nolint:forcetypeassert // ours alone
+	text := fmt.Sprintf("%d of them do, then %d units are free, and of the next id (%c) the calls are:",
+		len(longest), state.free, state.ids[id])
+	for i := range h.operations {
+		if o := &h.operations[i]; h.numbers[o.id] == id {
+			text += fmt.Sprintf(" %s %s %d to %d ms, %d tries without answer, then %d %s;", o.verb, o.id,
+				o.first.Milliseconds(), o.done.Milliseconds(), o.doubts, o.answer.Status, o.answer.Code)
+		}
+	}
+	return text
 }
 
 // linearity is what the check found.
@@ -359,10 +406,11 @@ func (h *history) check() linearity {
 		}
 		found.Parts++
 		part := h.part(lower, upper)
-		switch porcupine.CheckOperationsTimeout(model(first), part, checkTimeout) {
+		result, info := porcupine.CheckOperationsVerbose(model(first), part, checkTimeout)
+		switch result {
 		case porcupine.Illegal:
 			found.Word = wordBroken
-			found.Detail = fmt.Sprintf("part %d: %d calls have no order", i+1, len(part))
+			found.Detail = fmt.Sprintf("part %d: %d calls have no order; %s", i+1, len(part), h.stuck(first, part, info))
 			return found
 		case porcupine.Unknown:
 			found.Word = wordUnknown

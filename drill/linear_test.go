@@ -86,6 +86,18 @@ func TestOrderOfAHistory(t *testing.T) {
 			oneHeld().event(50, sale.EventReleased, "a").say(g, "a", 45, 55, 200, "").
 				say(r, "b", 600, 610, 409, "insufficient-stock"), nil, wordBroken,
 		},
+		"refused for a hold that Redis forgot": {
+			newTold().event(-50, sale.EventAdjusted, "").say(r, "a", 0, 10, 201, "").
+				say(r, "b", 12, 15, 409, "insufficient-stock"),
+			[]cut{{20 * time.Millisecond, 50 * time.Millisecond}},
+			wordKept,
+		},
+		"refused before the hold that Redis forgot": {
+			newTold().say(r, "b", 12, 15, 409, "insufficient-stock").event(400, sale.EventHeld, "a").
+				event(401, sale.EventReleased, "a").say(r, "c", 500, 510, 201, ""),
+			[]cut{{520 * time.Millisecond, 550 * time.Millisecond}},
+			wordBroken,
+		},
 		"a hold that Redis forgot": {
 			newTold().say(r, "a", 0, 10, 201, "").say(r, "b", 100, 110, 201, "").event(105, sale.EventHeld, "b"),
 			[]cut{{20 * time.Millisecond, 50 * time.Millisecond}},
@@ -106,6 +118,14 @@ func TestOrderOfAHistory(t *testing.T) {
 			require.Equal(t, len(test.cuts)+1, max(found.Parts, len(test.cuts)+1))
 		})
 	}
+}
+
+// What has no order is named with what was asked of its id.
+func TestWhatHasNoOrderIsNamed(t *testing.T) {
+	d := newTold().say(loadtest.Reserve, "a", 0, 10, 201, "").say(loadtest.Reserve, "b", 20, 30, 201, "")
+	detail := newHistory(&d.rec, nil, nil, 1).check().Detail
+	require.Contains(t, detail, "1 of them do, then 0 units are free")
+	require.Contains(t, detail, "reserve b 20 to 30 ms, 0 tries without answer, then 201")
 }
 
 func TestTooLongAHistoryIsUnknown(t *testing.T) {

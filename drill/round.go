@@ -21,6 +21,7 @@ const (
 	saleOpen   = 30 * time.Second // for a new sale to be known by both gateways
 	contenders = 8
 	fewUnits   = 5
+	probeFor   = 100 * time.Millisecond
 	tries      = 400
 	retryAfter = 250 * time.Millisecond
 	patience   = 25 * time.Second
@@ -164,26 +165,11 @@ func (r *round) open(ctx context.Context, config sale.Config) error {
 // rest waits until both gateways sell again and nobody holds anything any more. What does not come
 // to rest in time is a finding, not an error.
 func (r *round) rest(ctx context.Context) error {
-	// The probes shop at one gateway each, and are part of what is audited.
-	recordings := make([]*loadtest.Recording, len(r.gateways))
-	g, probing := errgroup.WithContext(ctx)
-	for i, u := range r.urls() {
-		g.Go(func() (err error) {
-			recordings[i], err = r.shop(probing, loadtest.Options{
-				BaseURL: u, Sale: r.crowd, Shoppers: 2, Duration: time.Millisecond, Mix: loadtest.Mix{Releasers: 1},
-				StockTries: 1, Prefix: fmt.Sprintf("r%d-probe%d", r.number+1, i+1),
-			})
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := r.probe(ctx, r.crowdRec, loadtest.Mix{Releasers: 1}); err != nil {
 		return err
 	}
-	for i, rec := range recordings {
-		if !judged(rec) {
-			r.notAtRest = append(r.notAtRest, r.gateways[i].name+" does not sell again")
-		}
-		join(r.crowdRec, rec)
+	if err := r.probe(ctx, r.contestRec, loadtest.Mix{Contenders: 1}); err != nil {
+		return err
 	}
 	err := r.poll(ctx, r.opts.Settle, func(ctx context.Context) error {
 		held, err := r.held(ctx)
@@ -196,6 +182,31 @@ func (r *round) rest(ctx context.Context) error {
 		r.notAtRest = append(r.notAtRest, err.Error())
 	}
 	return ctx.Err()
+}
+
+// probe shops at one gateway each. What it was told is part of what is audited.
+func (r *round) probe(ctx context.Context, rec *loadtest.Recording, mix loadtest.Mix) error {
+	told := make([]*loadtest.Recording, len(r.gateways))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, u := range r.urls() {
+		g.Go(func() (err error) {
+			told[i], err = r.shop(ctx, loadtest.Options{
+				BaseURL: u, Sale: rec.Sale, Shoppers: 2, Duration: time.Millisecond, Mix: mix,
+				Stay: probeFor, StockTries: 1, Prefix: fmt.Sprintf("r%d-probe%d", r.number+1, i+1),
+			})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, t := range told {
+		if !judged(t) {
+			r.notAtRest = append(r.notAtRest, fmt.Sprintf("%s does not sell %s again", r.gateways[i].name, rec.Sale.Sale))
+		}
+		join(rec, t)
+	}
+	return nil
 }
 
 // held counts the units of the crowd's sale that are held by the ledger's books.
@@ -222,10 +233,10 @@ func judged(rec *loadtest.Recording) bool {
 
 // join puts the answers of a later recording of the same sale into a recording.
 func join(to, from *loadtest.Recording) {
-	later := from.Started.Sub(to.Started)
+	later, before := from.Started.Sub(to.Started), int64(len(to.Answers))
 	for _, a := range from.Answers {
 		a.Sent += later
-		a.Op = -a.Op - int64(len(to.Answers)) // another call than all before
+		a.Op = -a.Op - before // another call than all before
 		to.Answers = append(to.Answers, a)
 	}
 	to.GaveUp += from.GaveUp

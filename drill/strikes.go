@@ -58,12 +58,25 @@ var faults = []fault{
 		"redis-failover", "replication stalls under load, the primary is killed, the replica promoted",
 		onRedis, 50 * ms, 500 * ms, redisFailover,
 	},
+	{
+		"redis-fork", "as redis-failover, with the gateways killed too; the ledger sees the promoted copy " +
+			"when that has more events than it",
+		onRedis, 50 * ms, 200 * ms, redisFork,
+	},
+	{
+		"redis-flush-rebuild", "FLUSHALL, and again while the sale is rebuilt from the first", onRedis,
+		0, 0, redisFlushRebuild,
+	},
 	{"redis-pause", "the primary stands still (SIGSTOP)", onRedis, 300 * ms, 1500 * ms, redisPause},
 	{
 		"pg-kill", "PostgreSQL is killed (-9) with all sessions and started again", onPostgres,
 		300 * ms, 1500 * ms, pgKill,
 	},
 	{"pg-pause", "PostgreSQL stands still (SIGSTOP)", onPostgres, 500 * ms, 2500 * ms, pgPause},
+	{
+		"pg-refuse", "PostgreSQL takes every event and refuses the commit", onPostgres,
+		1000 * ms, 2500 * ms, pgRefuse,
+	},
 	{"gateway-kill", "a gateway is killed (-9) and started again", onGateway, 300 * ms, 1500 * ms, gatewayKill},
 	{
 		"reconciler-kill", "one or both reconcilers are killed (-9) and started again", onReconciler,
@@ -150,11 +163,9 @@ func redisFailover(ctx context.Context, w *world, s *strike) error {
 	s.lostFrom, s.maybe = time.Now(), true
 	w.copy.Delay(stall)
 	sleep(ctx, s.Length)
-	w.redis[old].Kill()
-	if err := w.ctl[next].Do(ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
+	if err := w.promote(ctx, next); err != nil {
 		return err
 	}
-	w.primary = next
 	addr := w.redis[next].Addr()
 	// Who learns of it first is drawn: a gateway may sell before the reconcilers see the new primary.
 	first, second := w.gate, w.books
@@ -165,7 +176,22 @@ func redisFailover(ctx context.Context, w *world, s *strike) error {
 	sleep(ctx, time.Duration(s.Pick/2%200)*ms)
 	second.MoveTo(addr)
 	s.lostTo = time.Now()
-	w.copy.MoveTo(addr)
+	return w.rejoin(ctx, old)
+}
+
+// promote kills the primary and makes a replica the next one.
+func (w *world) promote(ctx context.Context, next int) error {
+	w.redis[w.primary].Kill()
+	if err := w.ctl[next].Do(ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
+		return err
+	}
+	w.primary = next
+	return nil
+}
+
+// rejoin makes what was the primary the replica.
+func (w *world) rejoin(ctx context.Context, old int) error {
+	w.copy.MoveTo(w.redis[w.primary].Addr())
 	w.copy.Heal()
 	if err := w.redis[old].Restart(ctx); err != nil {
 		return err
@@ -235,6 +261,9 @@ func delayReplies(ctx context.Context, w *world, s *strike) error {
 	return nil
 }
 
+// saleKey is the key of a sale's own hash.
+func saleKey(id string) string { return "fg:{" + id + ":0}:sale" }
+
 // moveLastSeen adds ARGV[1] ms to the last time seen of an open shard.
 var moveLastSeen = redis.NewScript(`
 if redis.call('HGET', KEYS[1], 'door') ~= 'open' then
@@ -252,6 +281,6 @@ func moveClock(ctx context.Context, w *world, s *strike) error {
 	}
 	// A shard that is being rebuilt takes its time from the ledger: wait until it is open.
 	return w.poll(ctx, w.opts.Settle, func(ctx context.Context) error {
-		return moveLastSeen.Run(ctx, w.ctl[w.primary], []string{"fg:{" + s.sale + ":0}:sale"}, by.Milliseconds()).Err()
+		return moveLastSeen.Run(ctx, w.ctl[w.primary], []string{saleKey(s.sale)}, by.Milliseconds()).Err()
 	})
 }

@@ -39,7 +39,8 @@ type world struct {
 	opts    *Options
 	machine *servers.Machine
 	pg      *servers.Postgres
-	dsn     string
+	// database is the ledger's on it, dsn where it is.
+	database, dsn string
 	// redis are a primary and its replica; which is which changes with every failover.
 	redis   [2]*servers.Redis
 	ctl     [2]redis.UniversalClient
@@ -109,11 +110,10 @@ func (w *world) startServers(setUp, ctx context.Context) (err error) {
 		return err
 	}
 	w.onClose(w.pg.Stop)
-	name, err := w.pg.Database(setUp)
-	if err != nil {
+	if w.database, err = w.pg.Database(setUp); err != nil {
 		return err
 	}
-	w.dsn = w.pg.DSN(name)
+	w.dsn = w.pg.DSN(w.database)
 	for i := range w.redis {
 		dir := filepath.Join(w.machine.Dir(), fmt.Sprintf("redis%d", i+1))
 		if err := os.Mkdir(dir, 0o700); err != nil {
