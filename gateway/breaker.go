@@ -57,8 +57,10 @@ func newBreaker(purpose string, o Options, m *metrics) *breaker {
 	}
 }
 
-// newLedgerBreaker is one for calls of the ledger, which may take LedgerTimeout.
+// newLedgerBreaker is one for calls of the ledger, which may take LedgerTimeout. Its window is long enough for
+// BreakerMin of them that are made one after the other, as those of durability are, and each take that long.
 func newLedgerBreaker(purpose string, o Options, m *metrics) *breaker {
+	o.BreakerWindow = max(o.BreakerWindow, 2*time.Duration(o.BreakerMin)*o.LedgerTimeout)
 	b := newBreaker(purpose, o, m)
 	b.timeout, b.took = o.LedgerTimeout, m.ledgerCall.WithLabelValues(purpose).Observe
 	return b

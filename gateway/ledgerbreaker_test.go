@@ -55,11 +55,12 @@ func (l *slowLedger) Keys(ctx context.Context) ([]ledger.Key, error) {
 // nothing, and everybody else one timeout until the breaker opens; and that it closes by itself.
 func TestSlowLedger(t *testing.T) {
 	l := &slowLedger{}
-	const wait, timeout = 200 * time.Millisecond, time.Second
+	const wait, timeout = 200 * time.Millisecond, 700 * time.Millisecond
 	r := newRig(t, mini(t), func(d *Deps) {
 		l.Ledger = d.Ledger
 		d.Ledger = l
 		d.Options.ConfirmWait, d.Options.LedgerTimeout, d.Options.RedisTimeout = wait, timeout, 5*time.Second
+		d.Options.BreakerMin = 3
 	})
 	r.putSale("slow", nil)
 	k, token, err := NewKey("shop", "storefront", time.Now())
