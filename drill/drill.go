@@ -54,6 +54,9 @@ func again(asked Options, rounds int) string {
 	if asked.PerRound > 0 {
 		text += fmt.Sprintf(" --each %d", asked.PerRound)
 	}
+	if asked.Settle > 0 {
+		text += fmt.Sprintf(" --settle %v", asked.Settle)
+	}
 	return text
 }
 

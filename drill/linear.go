@@ -410,7 +410,8 @@ func (h *history) check() linearity {
 		switch result {
 		case porcupine.Illegal:
 			found.Word = wordBroken
-			found.Detail = fmt.Sprintf("part %d: %d calls have no order; %s", i+1, len(part), h.stuck(first, part, info))
+			found.Detail = fmt.Sprintf("part %d: %d calls have no order; %s", i+1, len(part),
+				h.stuck(first, part, info))
 			return found
 		case porcupine.Unknown:
 			found.Word = wordUnknown

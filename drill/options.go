@@ -27,7 +27,7 @@ type Options struct {
 	Faults []string
 	// PerRound is how many faults a round has, 1 to 20; default two or three, drawn from the seed.
 	PerRound int
-	// Shoppers of one round, 1 to 10,000; default 300.
+	// Shoppers of one round, 1 to 10,000; default 500.
 	Shoppers int
 	// Duration within which they come, and within which things break, 1 s to 5 min; default 5 s.
 	Duration time.Duration
@@ -48,11 +48,12 @@ const (
 	maxDuration = 5 * time.Minute
 )
 
-// The drilled reconcilers leave tailEvents in the stream. Redis trims whole nodes of a hundred, so
-// StreamMax may stay.
+// The drilled reconcilers leave tailEvents in the stream: few, so that an event that is trimmed too early
+// is gone. Redis trims whole nodes, here of nodeEvents, so StreamMax may stay.
 const (
-	tailEvents = 100
-	StreamMax  = tailEvents + 100
+	tailEvents = 20
+	nodeEvents = 20
+	StreamMax  = tailEvents + nodeEvents
 )
 
 // UsageError is a wrong option.
@@ -62,7 +63,7 @@ func (e UsageError) Error() string { return e.Text }
 
 func (o *Options) setDefaults() error {
 	o.Rounds = cmp.Or(o.Rounds, 20)
-	o.Shoppers = cmp.Or(o.Shoppers, 300)
+	o.Shoppers = cmp.Or(o.Shoppers, 500)
 	o.Duration = cmp.Or(o.Duration, 5*time.Second)
 	o.Settle = cmp.Or(o.Settle, 30*time.Second)
 	if len(o.Faults) == 0 {

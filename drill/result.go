@@ -44,12 +44,16 @@ type Row struct {
 	Requests int `json:"requests"`
 	// UnavailableMs is the longest that no gateway took a reserve.
 	UnavailableMs int64 `json:"unavailable_ms"`
+	// BackMs is the median time from the fault's end until a reserve is judged again.
+	BackMs int64 `json:"back_ms"`
 	// Lost counts reservations with an answer that may be forgotten: holds, releases, extensions.
 	Lost int `json:"lost"`
 	// Oversold and Leaked are what must be 0: violations of promise 1 in its rounds, and units that
 	// stayed held.
 	Oversold int   `json:"oversold"`
 	Leaked   int64 `json:"leaked"`
+
+	back []int64
 }
 
 // Round is one round of a result.
@@ -73,6 +77,7 @@ type Strike struct {
 	HealedMs      int64  `json:"healed_ms"`
 	Requests      int    `json:"requests"`
 	UnavailableMs int64  `json:"unavailable_ms"`
+	BackMs        int64  `json:"back_ms"`
 	Lost          int    `json:"lost"`
 }
 
@@ -104,6 +109,7 @@ func (r *round) result(found *audited) Round {
 			Fault: s.fault.name, BeganMs: s.began.Sub(r.crowdRec.Started).Milliseconds(),
 			HealedMs: s.healed.Sub(r.crowdRec.Started).Milliseconds(), Lost: len(found.lostTo(s)),
 			Requests: r.during(s), UnavailableMs: r.unavailable(s).Milliseconds(),
+			BackMs: r.back(s).Milliseconds(),
 		})
 	}
 	return res
@@ -177,6 +183,33 @@ func (r *round) unavailable(s *strike) (longest time.Duration) {
 	return longest
 }
 
+// back is the time from a strike's end, or from when somebody asked after it, until a reserve of the crowd
+// was judged.
+func (r *round) back(s *strike) time.Duration {
+	healed := s.healed.Sub(r.crowdRec.Started)
+	asked, judged := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+	for i := range r.crowdRec.Answers {
+		a := &r.crowdRec.Answers[i]
+		if a.Verb != loadtest.Reserve || a.Done() < healed {
+			continue
+		}
+		asked = min(asked, a.Sent)
+		if a.Judged() {
+			judged = min(judged, a.Done())
+		}
+	}
+	if judged == math.MaxInt64 {
+		judged = max(r.crowdRec.Took, asked)
+	}
+	return judged - max(healed, asked)
+}
+
+// median is the middle of some numbers, the lower of two.
+func median(all []int64) int64 {
+	all = slices.Sorted(slices.Values(all))
+	return all[(len(all)-1)/2]
+}
+
 // add puts a round into the result.
 func (res *Result) add(r *round, round Round) {
 	res.Round = append(res.Round, round)
@@ -197,6 +230,8 @@ func (res *Result) add(r *round, round Round) {
 		row.Requests += s.Requests
 		row.UnavailableMs = max(row.UnavailableMs, s.UnavailableMs)
 		row.Lost += s.Lost
+		row.back = append(row.back, s.BackMs)
+		row.BackMs = median(row.back)
 		if !seen[s.Fault] {
 			row.Oversold += round.Promises[0].Violations
 			row.Leaked += r.leaked

@@ -117,7 +117,7 @@ func (r *round) shop(ctx context.Context, o loadtest.Options) (*loadtest.Recordi
 	if o.BaseURL == "" {
 		o.BaseURL, o.Others = r.urls()[0], r.urls()[1:]
 	}
-	o.Token, o.Seed, o.Patience, o.Timeout = r.key, r.seed, patience, callLimit
+	o.Token, o.Seed, o.Patience, o.Timeout = r.key, r.seed, min(patience, r.opts.Settle), callLimit
 	o.Tries, o.MaxRetryAfter = tries, retryAfter
 	if o.Prefix == "" {
 		o.Prefix = fmt.Sprintf("r%d", r.number+1)
@@ -202,7 +202,8 @@ func (r *round) probe(ctx context.Context, rec *loadtest.Recording, mix loadtest
 	}
 	for i, t := range told {
 		if !judged(t) {
-			r.notAtRest = append(r.notAtRest, fmt.Sprintf("%s does not sell %s again", r.gateways[i].name, rec.Sale.Sale))
+			text := fmt.Sprintf("%s does not sell %s again", r.gateways[i].name, rec.Sale.Sale)
+			r.notAtRest = append(r.notAtRest, text)
 		}
 		join(rec, t)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -121,7 +122,8 @@ func (w *world) startServers(setUp, ctx context.Context) (err error) {
 		}
 		// Every write is on disk before it is answered: a kill loses nothing.
 		w.redis[i], err = servers.StartRedis(setUp, dir, "--appendonly", "yes", "--appendfsync", "always",
-			"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
+			"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0",
+			"--stream-node-max-entries", strconv.Itoa(nodeEvents))
 		if err != nil {
 			return err
 		}

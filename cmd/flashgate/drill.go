@@ -23,8 +23,11 @@ type drillCmd struct {
 	Rounds int      `help:"How many rounds, each a sale of its own." default:"20" placeholder:"N"`
 	Faults []string `help:"Only these faults (default: all)." placeholder:"FAULT,..."`
 	Each   int      `help:"Faults in a round (default: two or three)." placeholder:"N"`
-	Report string   `help:"Where the HTML report goes; empty for none." default:"drill-report.html" placeholder:"FILE"`
-	JSON   bool     `name:"json" help:"Print only the result, as JSON, on standard output."`
+
+	Settle time.Duration `help:"How long all may take to come to rest (default: 30s)." placeholder:"TIME"`
+
+	Report string `help:"Where the HTML report goes; empty for none." default:"drill-report.html" placeholder:"FILE"`
+	JSON   bool   `name:"json" help:"Print only the result, as JSON, on standard output."`
 }
 
 // Help says what happens.
@@ -61,7 +64,7 @@ func (d drillCmd) Run(ctx context.Context, c console) error {
 	}
 	fmt.Fprintf(c.err, "drill with seed %d\n", d.Seed)
 	res, err := drill.Run(ctx, drill.Options{
-		Binary: binary, Seed: d.Seed, Rounds: d.Rounds, Faults: d.Faults, PerRound: d.Each,
+		Binary: binary, Seed: d.Seed, Rounds: d.Rounds, Faults: d.Faults, PerRound: d.Each, Settle: d.Settle,
 		Measure: func(ctx context.Context, rdb redis.UniversalClient, saleID string) ([]loadtest.Measure, error) {
 			return measure(ctx, rdb, saleID, drill.StreamMax)
 		},
