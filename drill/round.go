@@ -173,10 +173,13 @@ func (r *round) rest(ctx context.Context) error {
 	}
 	err := r.poll(ctx, r.opts.Settle, func(ctx context.Context) error {
 		held, err := r.held(ctx)
-		if r.leaked = held; err == nil && held > 0 {
-			err = fmt.Errorf("%d units of %s are still held", held, r.crowd.Sale)
+		if err != nil {
+			return err // the last look may run out of time: what the one before saw stands
 		}
-		return err
+		if r.leaked = held; held > 0 {
+			return fmt.Errorf("%d units of %s are still held", held, r.crowd.Sale)
+		}
+		return nil
 	})
 	if err != nil && ctx.Err() == nil {
 		r.notAtRest = append(r.notAtRest, err.Error())
