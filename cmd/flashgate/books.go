@@ -58,7 +58,8 @@ func (b books) Verify(ctx context.Context, saleID string) (gateway.Verification,
 	}
 	for i, d := range p.Differences {
 		out.Differences[i] = gateway.Difference{
-			Kind: string(d.Kind), Subject: d.Subject, Redis: d.Redis, Ledger: d.Ledger, Cause: d.Cause, Advice: d.Advice,
+			Kind: string(d.Kind), Subject: d.Subject, Redis: d.Redis, Ledger: d.Ledger,
+			Cause: d.Cause, Advice: d.Advice,
 		}
 	}
 	return out, err
