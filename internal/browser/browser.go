@@ -21,7 +21,7 @@ func Document(t testing.TB, address string) string {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	require.NoError(t, err, "pages are tested in Chromium: apt-get install chromium")
-	//nolint:gosec // the program is found on the machine, the address is a test's own
+	//nolint:gosec,noctx // killed below; the program is found on the machine, the address is a test's own
 	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 		"--no-proxy-server", "--user-data-dir="+t.TempDir(), "--virtual-time-budget=50000", "--dump-dom", address)
