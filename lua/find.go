@@ -30,8 +30,11 @@ func (s *Shard) Find(ctx context.Context, ids ...string) ([]Answer, error) {
 		if h.Outcome != sale.Done {
 			continue
 		}
-		a.Outcome = sale.Outcome(at(rest, 2*i))
-		if err := a.read(id, at(rest, 2*i+1)); err != nil {
+		a.Outcome = sale.Outcome(at(rest, 3*i))
+		if err := a.read(id, at(rest, 3*i+1)); err != nil {
+			return nil, fmt.Errorf("find: %w: %w", ErrScript, err)
+		}
+		if _, err := fmt.Sscanf(at(rest, 3*i+2), "%d,%d", &a.Ahead, &a.MayReturn); err != nil && at(rest, 3*i+2) != "" {
 			return nil, fmt.Errorf("find: %w: %w", ErrScript, err)
 		}
 		if r := &a.Reservation; r.State == sale.StateHeld && h.NowMs >= r.DeadlineMs {

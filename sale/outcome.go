@@ -37,6 +37,9 @@ const (
 	CapExceeded     Outcome = "CAP"              //
 	RateLimited     Outcome = "LIMITED"          // too many attempts
 	Insufficient    Outcome = "STOCK"            // not enough available
+	Waitlisted      Outcome = "WAITLISTED"       // reserve put it in line
+	Waiting         Outcome = "WAITING"          // it is in line, and holds nothing yet
+	QueueFull       Outcome = "QUEUE_FULL"       // the line is as long as it may be
 	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
 
@@ -56,6 +59,6 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
+	Insufficient, Waitlisted, Waiting, QueueFull, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
 	Missing, Recovering, Superseded,
 }

@@ -314,8 +314,6 @@ func (c *Config) NotBuilt() []FieldError {
 	if q := c.Queue; q != nil {
 		v.require(q.WaitingRoom == nil || !q.WaitingRoom.Enabled, "/queue/waiting_room/enabled",
 			"this version has no waiting room: set enabled: false")
-		v.require(q.Waitlist == nil || !q.Waitlist.Enabled, "/queue/waitlist/enabled",
-			"this version has no waitlist: set enabled: false")
 	}
 	return v.errs
 }

@@ -121,7 +121,7 @@ func TestNotBuiltNamesWhatIsSwitchedOn(t *testing.T) {
 	c.Limits.Customer.Mode, c.Limits.IP.Mode, c.Limits.Device.Mode = "", sale.LimitShadow, sale.LimitEnforce
 	require.Empty(t, c.NotBuilt())
 	c.Queue.WaitingRoom.Enabled, c.Queue.Waitlist.Enabled = true, true
-	require.Equal(t, "/queue/waiting_room/enabled /queue/waitlist/enabled", pointers(c.NotBuilt()))
+	require.Equal(t, "/queue/waiting_room/enabled", pointers(c.NotBuilt()))
 	require.Empty(t, (&sale.Config{}).NotBuilt())
 }
 

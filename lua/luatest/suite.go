@@ -58,6 +58,7 @@ var Suite = []struct {
 	{"a rebuild that is not the last does nothing", superseded},
 	{"undrained events are bounded, and trimmed", trimming},
 	{"random operations agree with the model", randomOperations},
+	{"random operations in a sale with a waitlist", randomWaitlist},
 }
 
 // Run runs the suite; empty returns a client of a Redis that has nothing in it.
