@@ -37,7 +37,7 @@ func NeedsOf(events []sale.Event) Needs {
 				n.Reservations = append(n.Reservations, e.Reservation)
 			}
 		}
-		for _, l := range e.Lines {
+		for _, l := range e.Moves() {
 			p := sale.Place{SKU: l.SKU, Location: l.Location}
 			if !places[p] {
 				places[p] = true

@@ -75,11 +75,14 @@ func settings(version int64, l sale.Lifecycle, c *sale.Config) []any {
 	}
 }
 
+// SettingWaiting is the field of the sale hash that says how many wait.
+const SettingWaiting = "waiting"
+
 // settingsOf are the settings, and how many wait, which no change of the sale writes.
 func settingsOf(b *sale.Books) []any {
 	waiting := ""
 	if b.Waiting > 0 {
 		waiting = strconv.FormatInt(b.Waiting, 10)
 	}
-	return append(settings(b.Version, b.Lifecycle, b.Config), "waiting", waiting)
+	return append(settings(b.Version, b.Lifecycle, b.Config), SettingWaiting, waiting)
 }

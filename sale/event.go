@@ -117,6 +117,14 @@ type CancelledData struct {
 	Reason  string `json:"reason"`
 }
 
+// Moves are the lines whose units move: all but those that are waited for.
+func (e *Event) Moves() []Line {
+	if e.Type == EventWaitlisted {
+		return nil
+	}
+	return e.Lines
+}
+
 const eventFields = 10
 
 // Pack writes the one field of a stream entry: every column but epoch and seq (which are the
