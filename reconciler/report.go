@@ -152,6 +152,9 @@ var remedies = map[DifferenceKind]struct{ cause, advice string }{
 	DifferentAdjustment: {
 		"the record was changed, removed or made beside the scripts: a repeat would count twice", adviceRebuild,
 	},
+	DifferentLine: {
+		"a line was changed beside the scripts: somebody may be served out of turn, or never", adviceRebuild,
+	},
 	DifferentLetter: {
 		"an event could not be read or was not allowed: other differences may be its effect",
 		"look at it with flashgate reconcile dead-letters list, then replay or resolve it",
