@@ -68,7 +68,7 @@ func TestVersions(t *testing.T) {
 		require.Equal(t, sale.VersionRejected, refused.Status)
 		require.Contains(t, refused.Refusal, "insufficient-stock: CAP/main")
 
-		c.Items[2].Stock[0].OnHand = 7
+		c.Items[len(c.Items)-1].Stock[0].OnHand = 7
 		r.put(c)
 		require.Equal(t, sale.VersionApplied, r.status(6).Status)
 		r.settled()

@@ -51,7 +51,7 @@ func BenchmarkOfferAfterDeadline(b *testing.B) {
 	all, err := r.ledger.Versions(r.ctx, "drop")
 	require.NoError(b, err)
 	c := all[0].Config
-	c.HoldSeconds, c.Queue.Waitlist.OfferSeconds, c.Queue.Waitlist.Max = 1, 60, int64(b.N)+1
+	c.HoldSeconds, c.Queue.Waitlist.OfferSeconds, c.Queue.Waitlist.Max = 10, 60, int64(b.N)+1
 	c.Items = append(c.Items, sale.Item{SKU: "NEW", Stock: []sale.Stock{{Location: "main", OnHand: int64(b.N)}}})
 	r.put(c)
 	r.eventually("changed", func() bool {
@@ -78,7 +78,7 @@ func BenchmarkOfferAfterDeadline(b *testing.B) {
 	for _, e := range r.entries() {
 		switch e.Type {
 		case sale.EventHeld:
-			deadlines[e.Reservation] = e.AtMs + 1000
+			deadlines[e.Reservation] = e.AtMs + 10_000
 		case sale.EventExpired: // and the offer is the same step's
 			late = append(late, e.AtMs-deadlines[e.Reservation])
 		}
