@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"iter"
 	mathrand "math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"flashgate/ledger"
@@ -143,14 +145,14 @@ func (w *worker) fold(ctx context.Context, head ledger.Head) error {
 	if r.books == nil {
 		r.books = sale.NewBooks(w.id.Sale, w.id.Number)
 	}
+	events := reader{read: w.r.events(w.id)}
+	defer events.end()
 	for r.books.Seq < head.Seq {
 		w.tell(StageFold, r.books.Seq, head.Seq)
 		if err := w.r.step(w.id, "fold"); err != nil {
 			return step("fold", err)
 		}
-		page, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
-		entries, err := w.r.ledger.Events(page, w.id, r.books.Seq, w.r.opts.FoldPage)
-		cancel()
+		entries, err := events.page(ctx, r.books.Seq, head.Seq, w.r.opts.FoldPage)
 		if err == nil && len(entries) == 0 {
 			err = fmt.Errorf("the ledger's head is %d, its last event %d", head.Seq, r.books.Seq)
 		}
@@ -313,23 +315,55 @@ func (w *worker) write(ctx context.Context, c condemned, rebuilt *sale.Event, gr
 	defer cancel()
 	begun, b := time.Now(), w.recovery.books
 	b.Forget(rebuilt.AtMs - w.r.opts.RecordMs)
-	slices := lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)
-	for i, part := range slices {
-		w.tell(StageWrite, int64(i), int64(len(slices)))
+	rows := int64(len(b.Config.Items) + len(b.Customers) + len(b.Reservations) + len(b.Adjustments))
+	about := 1 + rows/int64(w.r.opts.SliceRecords) // deadlines apart: for who watches
+	k := 0
+	for part := range laidOut(ctx, lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)) {
+		w.tell(StageWrite, int64(k), max(about, int64(k)))
 		if err := w.r.step(w.id, "build"); err != nil {
 			return step("build", err)
 		}
-		done, err := w.sh.Build(ctx, b.Epoch, c.token, i+1, part)
+		k++
+		done, err := w.sh.Build(ctx, b.Epoch, c.token, k, part)
 		if err := w.superseded("build", done, err, begun, grace); err != nil {
 			return err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return w.superseded("build", sale.Done, err, begun, grace)
 	}
 	w.tell(StageOpen, 0, 0)
 	if err := w.r.step(w.id, "flip"); err != nil {
 		return step("flip", err)
 	}
-	done, err := w.sh.Flip(ctx, b, c.token, len(slices), rebuilt.AtMs+grace)
+	done, err := w.sh.Flip(ctx, b, c.token, k, rebuilt.AtMs+grace)
 	return w.superseded("flip", done, err, begun, grace)
+}
+
+// laidOut lays out one slice while the one before it is written. It ends early when ctx does.
+func laidOut(ctx context.Context, parts iter.Seq[lua.Slice]) iter.Seq[lua.Slice] {
+	return func(yield func(lua.Slice) bool) {
+		ctx, stop := context.WithCancel(ctx)
+		ready := make(chan lua.Slice, 1)
+		var writer sync.WaitGroup
+		defer writer.Wait()
+		defer stop()
+		writer.Go(func() {
+			defer close(ready)
+			for part := range parts {
+				select {
+				case ready <- part:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		for part := range ready {
+			if !yield(part) {
+				return
+			}
+		}
+	}
 }
 
 // superseded reads the answer of build and flip. One that came too late commits another epoch,
