@@ -1,3 +1,5 @@
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
 GOLANGCI_LINT_VERSION := v2.14.0
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 

@@ -169,15 +169,15 @@ func (w *worker) fold(ctx context.Context, head ledger.Head) error {
 	return nil
 }
 
-// forkStart finds the first event of the closed shard's stream that is not in the ledger, 0 when
+// forkStart finds the first event of the closed shard's stream that is not in the ledger, nil when
 // there is none. Marks are random and each event names the one before it, so none after it is.
-func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
+func (w *worker) forkStart(ctx context.Context, c condemned) (*lua.RawEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
 	defer cancel()
 	for epoch, after := c.closed.Head.Epoch, int64(0); epoch > 0; {
 		l, err := w.sh.Look(ctx, epoch, after, w.r.opts.BatchMax)
 		if err != nil {
-			return 0, step("look for a fork", err)
+			return nil, step("look for a fork", err)
 		}
 		if len(l.Events) == 0 {
 			break
@@ -188,30 +188,32 @@ func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
 		}
 		marks, err := w.r.ledger.Marks(ctx, w.id, seqs)
 		if err != nil {
-			return 0, step("read marks", err)
+			return nil, step("read marks", err)
 		}
 		for _, e := range l.Events {
-			mark, _, _ := strings.Cut(e.Packed, "\n")
+			mark, _ := marksOf(e)
 			known, ok := marks[e.Seq]
 			if !ok {
 				if ok, err = w.isBuried(ctx, e); err != nil {
-					return 0, err
+					return nil, err
 				}
 				known = mark
 			}
 			if !ok || known != mark {
-				return e.Seq, nil
+				return &e, nil
 			}
 		}
 		after = seqs[len(seqs)-1]
 	}
-	return 0, nil
+	return nil, nil
 }
 
 // beginEpoch commits the rebuilt event, if the ledger's head is still the one that was folded and
 // the shard still closed by this rebuild. No other call to the ledger is made while the lock is
 // held: it could wait for a connection that others in the same place hold.
-func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64) (*sale.Event, error) {
+func (w *worker) beginEpoch(
+	ctx context.Context, c condemned, fork *lua.RawEvent, grace int64,
+) (*sale.Event, error) {
 	if err := w.r.step(w.id, "begin epoch"); err != nil {
 		return nil, step("begin epoch", err)
 	}
@@ -234,7 +236,7 @@ func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64)
 	if s.Building != c.token+":0" || judge(s, head, w.r.opts.MaxClockStepMs).what != verdictRebuild {
 		return nil, errAgain
 	}
-	if fork > 0 {
+	if fork != nil {
 		if err := w.setAside(ctx, tx, c, fork); err != nil {
 			return nil, err
 		}
@@ -277,15 +279,22 @@ func (w *worker) rebuiltEvent(c condemned, head ledger.Head, nowMs, grace int64)
 	}, nil
 }
 
-// setAside keeps the events of a lost fork for inspection, whole.
-func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from int64) error {
-	total := 0
-	for after := from - 1; ; {
+// setAside keeps the events of a lost fork for inspection, whole. Redis may be rolled back once more since the
+// fork was found, or between two pages of it; what it has then may be the ledger's, and is left alone.
+func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from *lua.RawEvent) error {
+	total, last := 0, ""
+	for after := from.Seq - 1; ; {
 		l, err := w.sh.Look(ctx, c.closed.Head.Epoch, after, w.r.opts.BatchMax)
 		if err != nil {
 			return step("look for a fork", err)
 		}
+		if total == 0 && (len(l.Events) == 0 || l.Events[0] != *from) {
+			return errAgain
+		}
 		if len(l.Events) == 0 {
+			break
+		}
+		if _, prev := marksOf(l.Events[0]); last != "" && prev != last {
 			break
 		}
 		events := make([]sale.Event, len(l.Events))
@@ -302,11 +311,19 @@ func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from i
 		}
 		total += len(events)
 		after = l.Events[len(l.Events)-1].Seq
+		last = events[len(events)-1].Mark // "" of one that cannot be read
 	}
 	w.r.m.setAside.Add(float64(total))
-	w.log.Warn("events of a lost fork are set aside", "epoch", c.closed.Head.Epoch, "from_seq", from,
+	w.log.Warn("events of a lost fork are set aside", "epoch", c.closed.Head.Epoch, "from_seq", from.Seq,
 		"events", total)
 	return nil
+}
+
+// marksOf reads the marks of an event and of the one before it, also where the rest cannot be read; "" without.
+func marksOf(e lua.RawEvent) (mark, prev string) {
+	mark, rest, _ := strings.Cut(e.Packed, "\n")
+	prev, _, _ = strings.Cut(rest, "\n")
+	return mark, prev
 }
 
 // write puts the books into Redis under the new epoch, slice by slice, and opens the shard.

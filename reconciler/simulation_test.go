@@ -372,3 +372,14 @@ func (s *simulation) end() {
 		s.t.Logf("%v\n%s", s.plan, strings.Join(s.trace, "\n"))
 	}
 }
+
+// The histories that found something once, for all times.
+func TestSimulationOfWhatWasFound(t *testing.T) {
+	for what, seed := range map[string]uint64{
+		"a lost session made a gap of what another had drained":             23,
+		"redis was rolled back between finding a fork and setting it aside": 813,
+		"a gateway had seen more in a lost life of redis":                   4204,
+	} {
+		t.Run(what, func(t *testing.T) { simulate(t, plan{seed: seed}) })
+	}
+}
