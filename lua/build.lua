@@ -27,28 +27,39 @@ end
 if slice == 1 then
   redis.call('UNLINK', STOCK, CUSTOMERS, DEADLINES, EVENTS, WAITLIST, OFFERS)
 end
+-- What can be written together is: a command for each row would take twice the time.
+local stock, customers, deadlines, records, waitlist, offers = {}, {}, {}, {}, {}, {}
+local lists = {
+  stock = stock, customer = customers, deadline = deadlines, record = records, waitlist = waitlist,
+}
 for i = FIRST, #ARGV, STRIDE do
   local kind, name, value, number = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  if kind == 'stock' then
-    redis.call('HSET', STOCK, name, value)
-  elseif kind == 'customer' then
-    redis.call('HSET', CUSTOMERS, name, value)
-  elseif kind == 'deadline' then
-    redis.call('ZADD', DEADLINES, number, name)
-  elseif kind == 'waitlist' then
-    redis.call('HSET', WAITLIST, name, value)
-    redis.call('ZADD', OFFERS, now, name)
-  elseif kind == 'waiter' then
+  local list, key = lists[kind], name
+  if kind == 'record' or kind == 'adjustment' then
+    key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
+  end
+  local n = list and #list
+  if kind == 'waiter' then
     local sku, id = string.match(name, '^([^/]*)/(.*)$')
     redis.call('ZADD', LINE .. sku, number, id)
+  elseif kind == 'deadline' then
+    list[n + 1], list[n + 2] = number, name
+  elseif number == '' then
+    list[n + 1], list[n + 2] = key, value
   else
-    local key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
-    if number == '' then
-      redis.call('SET', key, value)
-    else
-      redis.call('SET', key, value, 'PX', number)
-    end
+    redis.call('SET', key, value, 'PX', number)
   end
+end
+call_in_chunks('HSET', STOCK, stock)
+call_in_chunks('HSET', CUSTOMERS, customers)
+call_in_chunks('ZADD', DEADLINES, deadlines)
+call_in_chunks('HSET', WAITLIST, waitlist)
+for i = 1, #waitlist, 2 do
+  offers[i], offers[i + 1] = now, waitlist[i]
+end
+call_in_chunks('ZADD', OFFERS, offers)
+for i = 1, #records, CHUNK do
+  redis.call('MSET', unpack(records, i, math.min(i + CHUNK - 1, #records)))
 end
 redis.call('HSET', SALE, 'building', token .. ':' .. whole(slice))
 return {'DONE', EPOCH, '0', now, ''}
