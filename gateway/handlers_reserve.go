@@ -92,13 +92,20 @@ func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
 	if body.ReservationID == "" {
 		body.ReservationID = with.key
 	}
-	if customer := r.owner(); customer != "" {
-		if body.Customer != "" && body.Customer != customer {
-			return refuse(codeCustomerMismatch, "The token is of customer %s.", printable(customer))
-		}
-		body.Customer = customer
+	body.Customer, err = r.customerOf(body.Customer)
+	return err
+}
+
+// customerOf is whom a request is for: whom the body names, who with a customer token can only be its own.
+func (r *request) customerOf(named string) (string, error) {
+	customer := r.owner()
+	if customer == "" {
+		return named, nil
 	}
-	return nil
+	if named != "" && named != customer {
+		return "", refuse(codeCustomerMismatch, "The token is of customer %s.", printable(customer))
+	}
+	return customer, nil
 }
 
 // idempotencyKey is the header without the quotes that a structured field has.

@@ -20,6 +20,7 @@ import (
 	"flashgate/challenge"
 	"flashgate/ledger"
 	"flashgate/lua"
+	"flashgate/queue"
 )
 
 // Deps are what a gateway works with. Store and Ledger are the caller's to close, after Run.
@@ -56,8 +57,10 @@ type Gateway struct {
 	ledgerCalls *breaker
 	streams     *streams
 	health      health
-	books       Books
-	ordering    chan struct{} // has a place for each order to the books at a time
+	// lines answer for tickets, each for those of its kind.
+	lines    map[queue.Kind]line
+	books    Books
+	ordering chan struct{} // has a place for each order to the books at a time
 
 	server    *fasthttp.Server
 	app       fasthttp.RequestHandler
@@ -89,6 +92,7 @@ func New(d Deps) (*Gateway, error) {
 		resolver:   newResolver(d.Store, o, m),
 		durability: newDurability(d.Ledger, d.Store, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
 		requestID: newRequestIDs(),
+		lines:     map[queue.Kind]line{},
 		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.base, g.end = context.WithCancel(context.Background())

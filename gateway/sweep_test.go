@@ -33,6 +33,8 @@ var good = map[string]string{
 
 	"resolve-dead-letter": `{"reason":"r"}`,
 
+	"join-queue": `{"sale":"sweep","customer":"c","device":"d","client_ip":"10.0.0.1"}`,
+
 	"release full": `{"sale":"sweep","reservation_id":"nobody-01"}`,
 }
 
