@@ -314,6 +314,11 @@ var outcomes = map[sale.Outcome]struct {
 	sale.Again:           {0, codeOverloaded},
 	sale.Overloaded:      {0, codeOverloaded},
 
+	sale.NotAdmitted:      {0, codeAdmissionInvalid},
+	sale.AdmissionInvalid: {0, codeAdmissionInvalid},
+	sale.LineFull:         {0, codeQueueFull},
+	sale.NoRoom:           {0, codeInvalidRequest},
+
 	sale.VersionConflict: {0, codeVersionConflict},
 	sale.OutOfRange:      {0, codeInvalidRequest},
 	sale.StaleVersion:    {0, codeVersionMismatch},
