@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -39,12 +40,17 @@ func (g *Gateway) reserve(r *request) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
-		IP:          who.ip, Device: who.device, Tier: who.tier,
+		IP:          who.ip, Device: who.device, Tier: who.tier, Admission: g.admissionOf(&v, &body),
 	})
+	g.pace.Observe(time.Since(began), err != nil)
 	g.limiter.leave(r, &try, &a, err)
+	if inLine, err := g.lineUp(r, &v, &body, &a, err); inLine {
+		return err
+	}
 	if err != nil {
 		return err
 	}

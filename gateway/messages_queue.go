@@ -32,7 +32,7 @@ type Ticket struct {
 	State       string       `json:"state" enum:"waiting,admitted,offered,left,expired,unlikely" example:"waiting" doc:"unlikely: still in line, and what is left will probably be gone before."`
 	Ahead       *int64       `json:"ahead,omitempty" nullable:"false" minimum:"0" example:"1204" doc:"About how many are before; absent while a draw has yet to decide, and outside the line."`
 	ETASeconds  *ETASeconds  `json:"eta_seconds,omitempty" nullable:"false" doc:"When the turn comes, by what was measured; absent when nothing is known."`
-	PollAfterMs int64        `json:"poll_after_ms,omitempty" minimum:"0" example:"4000" doc:"When to read the ticket again. Who is silent for longer than the grace of the sale is passed over until they are back."`
+	PollAfterMs int64        `json:"poll_after_ms,omitempty,omitzero" minimum:"0" example:"4000" doc:"When to read the ticket again. Who is silent for longer than the grace of the sale is passed over until they are back."`
 	Admission   string       `json:"admission,omitempty" doc:"Goes with one reserve, until admission_expires_at."`
 	AdmittedTil string       `json:"admission_expires_at,omitempty" format:"date-time" example:"2026-11-27T10:03:00.000Z"`
 	Reservation *Reservation `json:"reservation,omitempty" nullable:"false" doc:"What is offered: confirm it before it expires."`

@@ -145,7 +145,8 @@ type RoomCounts struct {
 	Drawn, Late, Admitted     int64
 	Passed, Returned          int64
 	Left, Used                int64
-	InLine, PassedOver        int64
+	// DrawnInLine are those in line who have a place in the draw.
+	InLine, DrawnInLine, PassedOver int64
 	// Inside were admitted and have not reserved.
 	Inside     int64
 	Free, Held int64 // units
@@ -194,7 +195,7 @@ func (r *RoomState) read(rest []any) error {
 	n, orders := 3, int64(0)
 	for _, to := range []*int64{
 		&r.Credit, &r.PacePercent, &r.Next, &r.Drawn, &r.Late, &r.Admitted, &r.Passed, &r.Returned, &r.Left, &r.Used,
-		&r.InLine, &r.PassedOver, &r.Inside, &r.Free, &r.Held, &orders,
+		&r.InLine, &r.DrawnInLine, &r.PassedOver, &r.Inside, &r.Free, &r.Held, &orders,
 	} {
 		v, err := strconv.ParseInt(at(rest, n), 10, 64)
 		if err != nil {

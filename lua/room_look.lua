@@ -8,9 +8,9 @@
 --       then ranks, from 0, whose orders are told
 -- Replies: DONE, then id, seed, commit, credit, pace, next, then counts: drawn, late, admitted, passed,
 -- returned,
---   left, used; then in line, passed over, admitted and not in yet, units free, units held; then the
---   number of orders that follow, these, '' for a rank beyond the end, and then customer, what happened
---   and ms of all news and without: MISSING RECOVERING
+--   left, used; then in line, of these with a place in the draw, passed over, admitted and not in yet,
+--   units free, units held; then the number of orders that follow, these, '' for a rank beyond the end,
+--   and then customer, what happened and ms of all news and without: MISSING RECOVERING
 local shard, closed = open_shard('room')
 if not shard then
   return closed
@@ -31,7 +31,8 @@ for _, packed in ipairs(redis.call('HVALS', STOCK)) do
 end
 local admission = setting and setting.admission or 0
 for _, value in ipairs({
-  redis.call('ZCARD', ROOM .. 'line'), redis.call('ZCARD', ROOM .. 'passed'),
+  redis.call('ZCARD', ROOM .. 'line'), redis.call('ZCOUNT', ROOM .. 'line', '-inf', whole(LATE)),
+  redis.call('ZCARD', ROOM .. 'passed'),
   redis.call('ZCOUNT', ROOM .. 'open', '(' .. whole(shard.now - admission), '+inf'), free, held,
 }) do
   reply[#reply + 1] = whole(value)

@@ -75,7 +75,7 @@ func (r *WaitingRoom) validate(v *checker, at string) {
 	full.fill()
 	v.between(full.PollSeconds, 1, maxPollSeconds, at+"/poll_seconds")
 	v.between(full.GraceSeconds, 1, maxGraceSeconds, at+"/grace_seconds")
-	v.require(full.GraceSeconds >= 2*full.PollSeconds, at+"/grace_seconds",
+	v.require(full.GraceSeconds >= 2*full.PollSeconds || full.GraceSeconds < 1, at+"/grace_seconds",
 		"must be at least twice poll_seconds (%d), is %d: whoever reads their ticket when they are told to, and once "+
 			"too late, would lose their turn", full.PollSeconds, full.GraceSeconds)
 	v.between(full.OverAdmissionPercent, 100, maxOverAdmissionPercent, at+"/over_admission_percent")

@@ -21,7 +21,7 @@
 -- computes. Everybody later has LATE and a number that counts from 1. A number of 0 is a place in the
 -- draw.
 local LATE = 2199023255552 -- 2^41
-local KEEP = 600000 -- ms that what happened is known for after an admission would have ended
+local KEEP = 120000 -- ms that what happened is known for after an admission would have ended
 local MICRO = 100000 -- credit of one person: a ms at one person a second and full pace is 100
 
 local ROOM_FORM = '^(%d+),(%d+),(%d+),(%d+),(%d+),(%a+)$'
