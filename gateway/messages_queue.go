@@ -24,6 +24,45 @@ func (b *JoinRequest) check(f *fields) {
 	f.optional("/client_ip", b.ClientIP, checkClientIP)
 }
 
+// RoomRequest is the body of POST /v1/admin/sales/{sale}/room.
+type RoomRequest struct {
+	Mode           string `json:"mode,omitempty" enum:"open,paused,drain" example:"paused" doc:"open lets people in; paused lets nobody in, and people may join; drain lets those in line in, and nobody joins."`
+	AdmitPerSecond int64  `json:"admit_per_second,omitempty" minimum:"1" maximum:"10000" example:"100" doc:"People let in a second."`
+	Reason         string `json:"reason" minLength:"1" maxLength:"500" example:"payment provider is slow"`
+}
+
+func (b *RoomRequest) check(f *fields) {
+	f.optional("/mode", b.Mode, func(s string) string {
+		switch sale.RoomMode(s) {
+		case sale.RoomOpen, sale.RoomPaused, sale.RoomDrain:
+			return ""
+		}
+		return "must be open, paused or drain"
+	})
+	if f.given("/admit_per_second", b.AdmitPerSecond != 0) {
+		f.between("/admit_per_second", b.AdmitPerSecond, 1, sale.MaxAdmitPerSecond)
+	}
+	f.required("/reason", b.Reason, sale.CheckReason)
+}
+
+// Draw is how the order of those who joined before the opening is drawn.
+type Draw struct {
+	Sale       string     `json:"sale" example:"sneaker-drop"`
+	Algorithm  string     `json:"algorithm" doc:"What to do with the seed, once it is published."`
+	Commitment string     `json:"commitment,omitempty" doc:"SHA-256 of the seed, from the first who joined on: the seed is not chosen later."`
+	Seed       string     `json:"seed,omitempty" doc:"Published when the sale opens."`
+	Drawn      int64      `json:"drawn" minimum:"0" example:"48213" doc:"People who joined before the opening, with those who left."`
+	Head       *int64     `json:"head,omitempty" nullable:"false" minimum:"0" doc:"Order of the first in line, while that has a place in the draw: everybody before it who was there has been let in."`
+	Ticket     *DrawnSpot `json:"ticket,omitempty" nullable:"false" doc:"Of the ticket that was asked for, once the seed is published."`
+}
+
+// DrawnSpot is where the draw put a ticket.
+type DrawnSpot struct {
+	Customer string `json:"customer" example:"c-1001"`
+	Order    int64  `json:"order" minimum:"0" doc:"What algorithm gives: below 1099511627776, smallest first."`
+	Place    int64  `json:"place" minimum:"1" example:"1204" doc:"About how many have a smaller or the same order, if orders lie as evenly as they do."`
+}
+
 // Ticket is a place in one of a sale's lines.
 type Ticket struct {
 	Ticket      string       `json:"ticket" example:"Ab3..." doc:"Keep it as it is: it is signed, and names the place."`

@@ -58,6 +58,7 @@ var (
 	toPlan   = []string{"marketing", "admin"}
 	toReview = []string{"marketing", "ops", "admin"}
 	toCount  = []string{"ops", "admin"}
+	toRun    = []string{"marketing", "ops", "admin"}
 )
 
 var (

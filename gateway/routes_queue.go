@@ -1,5 +1,7 @@
 package gateway
 
+import "flashgate/sale"
+
 // queueRoutes are those of the two lines. A ticket says itself which line it is for.
 var queueRoutes = []route{
 	{
@@ -29,5 +31,40 @@ var queueRoutes = []route{
 		answers: []answer{{status: 200, doc: "The ticket, left.", body: Ticket{}}},
 		codes:   with(away, codeUnknownTicket, codeUnknownSale, codeTicketExpired),
 		handle:  (*Gateway).leaveLine,
+	},
+	{
+		method: "GET", path: "/v1/sales/{sale}/draw", name: "draw", tag: "storefront",
+		summary: "Check the draw of a waiting room",
+		doc: "Before the opening the commitment to the seed, after it the seed. With a ticket in the query, where the " +
+			"draw put it: anyone can compute the same.",
+		query:   []param{{"ticket", "A ticket of this waiting room.", false, checkTicket}},
+		answers: []answer{{status: 200, doc: "The draw.", body: Draw{}}},
+		codes:   with(away, codeUnknownSale, codeUnknownTicket, codeTicketExpired, codeInvalidRequest),
+		handle:  (*Gateway).draw,
+	},
+	{
+		method: "GET", path: "/line/{sale}", name: "line-page", tag: "storefront",
+		summary: "A page that shows where a ticket stands",
+		doc: "For shoppers: it needs no scripts and no credential, and may be shown in a frame. The ticket in the query " +
+			"is the permission.",
+		query:   []param{{"ticket", "A ticket of this sale.", false, checkTicket}},
+		answers: []answer{{status: 200, doc: "The page.", content: "text/html"}},
+		codes:   with(away, codeUnknownSale, codeInvalidRequest),
+		handle:  (*Gateway).linePage,
+	},
+	{
+		method: "POST", path: adminSales + "/{sale}/room", name: "set-room", tag: "sales", roles: toRun,
+		summary: "Pause, drain or speed up a waiting room",
+		doc:     "Makes a version of the sale. What is left out stays as it is; repeated, it changes nothing.",
+		body:    RoomRequest{}, replays: true,
+		answers: []answer{
+			{status: 200, doc: "Done, and every gateway knows it.", body: sale.Version{}, headers: []string{"ETag"}},
+			{
+				status: 202, doc: "Stored, and not applied in time: send it again.", body: Applying{},
+				headers: []string{"ETag"},
+			},
+		},
+		codes:  []code{codeUnknownSale, codeSaleEnded, codeVersionMismatch, codeUnavailable},
+		handle: (*Gateway).setRoom,
 	},
 }

@@ -17,6 +17,9 @@ const DrawAlgorithm = "order = first 40 bits of HMAC-SHA-256(key = seed text, me
 
 const orderBytes = 5
 
+// DrawnOrders is how many orders there are.
+const DrawnOrders = 1 << (8 * orderBytes)
+
 // newRoom makes the name of a room, and the seed of its draw with the commitment to it.
 func newRoom() lua.RoomID {
 	seed := rand.Text() + rand.Text()

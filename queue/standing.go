@@ -84,6 +84,34 @@ func (r *Room) Stand(ctx context.Context, t *Ticket) (Standing, error) {
 	return stands, nil
 }
 
+// Draw is what may be told of a room's draw.
+type Draw struct {
+	Origin     string // of tickets
+	Commitment string
+	Seed       string // "" until the sale has opened
+	Drawn      int64
+	Head       int64 // order of the first in line, when that was drawn; else negative
+}
+
+// seedAfter the opening, in ms, the seed is published: no gateway's clock is that wrong about the time of Redis.
+const seedAfter = 1000
+
+// Draw reads it from memory; ErrNotReady.
+func (r *Room) Draw(ctx context.Context) (Draw, error) {
+	v, err := r.seen(ctx)
+	if err != nil {
+		return Draw{}, err
+	}
+	d := Draw{Origin: v.Room.ID, Commitment: v.Room.Commit, Drawn: v.Drawn, Head: -1}
+	if r.o.Store.Now() >= r.current.Load().version.Config.OpensAt+seedAfter {
+		d.Seed = v.Room.Seed
+	}
+	if v.DrawnInLine > 0 && len(v.Orders) > 0 {
+		d.Head = v.Orders[0]
+	}
+	return d, nil
+}
+
 // seen is the last view; it waits a little for the first.
 func (r *Room) seen(ctx context.Context) (*view, error) {
 	if v := r.view.Load(); v != nil {

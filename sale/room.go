@@ -17,7 +17,7 @@ const (
 	DefaultGraceSeconds         = 30
 	DefaultPollSeconds          = 10
 	DefaultOverAdmissionPercent = 150
-	maxAdmitPerSecond           = 10_000 // people: more would wait for nobody
+	MaxAdmitPerSecond           = 10_000 // people: more would wait for nobody
 	maxGraceSeconds             = 600
 	maxPollSeconds              = 120
 	maxOverAdmissionPercent     = 10_000
@@ -68,7 +68,7 @@ func (c *Config) OpensRoomAt() Moment {
 }
 
 func (r *WaitingRoom) validate(v *checker, at string) {
-	v.between(r.AdmitPerSecond, 1, maxAdmitPerSecond, at+"/admit_per_second")
+	v.between(r.AdmitPerSecond, 1, MaxAdmitPerSecond, at+"/admit_per_second")
 	v.between(r.AdmissionSeconds, 1, MaxHoldSeconds, at+"/admission_seconds")
 	v.between(r.PresaleSeconds, 0, maxPerSeconds, at+"/presale_seconds")
 	full := *r
