@@ -257,7 +257,9 @@ func (w *worker) plan(ctx context.Context) (RebuildPlan, error) {
 		}
 	}
 	p.Records, p.Adjustments, p.Customers = len(b.Reservations), len(b.Adjustments), len(b.Customers)
-	p.Slices = len(lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, s.NowMs))
+	for range lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, s.NowMs) {
+		p.Slices++
+	}
 	return p, nil
 }
 

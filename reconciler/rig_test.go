@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -166,7 +167,7 @@ func (r *rig) eventually(what string, f func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); !f(); {
 		if time.Now().After(end) {
-			l, _ := r.gate.Look(r.ctx, 1, 0, 0)
+			l, _ := r.gate.Look(r.ctx, 1, 0, 1)
 			h, _ := r.ledger.Head(r.ctx, r.id)
 			r.t.Fatalf("not within %v: %s\nredis %+v\nledger %+v", patience, what, l, h)
 		}
@@ -187,6 +188,17 @@ func (r *rig) settled() ledger.Head {
 			l.Mark == h.Mark && l.Watermark == h.Seq
 	})
 	return h
+}
+
+// notFarBehind lets traffic wait for the ledger, as a gateway does with stream_max_events: otherwise it
+// would outrun a ledger on a slow machine without end.
+func (r *rig) notFarBehind(events int64) {
+	r.t.Helper()
+	r.eventually("the ledger follows", func() bool {
+		l, err := r.gate.Look(r.ctx, 1, 0, 1)
+		require.NoError(r.t, err)
+		return l.Seq-l.Watermark <= events
+	})
 }
 
 // created makes the sale by a reconciler that then stops.
@@ -328,13 +340,13 @@ func (r *rig) sameAsFold() *sale.Books {
 	sh := lua.New(other, lua.Options{}).Shard(r.id.Sale, r.id.Number)
 	_, err = sh.Close(r.ctx, "t", "")
 	require.NoError(r.t, err)
-	slices := lua.Slices(b, 500, 24*3600*1000, l.NowMs)
-	for i, part := range slices {
+	parts := slices.Collect(lua.Slices(b, 500, 24*3600*1000, l.NowMs))
+	for i, part := range parts {
 		o, err := sh.Build(r.ctx, b.Epoch, "t", i+1, part)
 		require.NoError(r.t, err)
 		require.Equal(r.t, sale.Done, o)
 	}
-	o, err := sh.Flip(r.ctx, b, "t", len(slices), 1<<50)
+	o, err := sh.Flip(r.ctx, b, "t", len(parts), 1<<50)
 	require.NoError(r.t, err)
 	require.Equal(r.t, sale.Done, o)
 	prefix := fmt.Sprintf("fg:{%s:%d}:", r.id.Sale, r.id.Number)

@@ -261,7 +261,8 @@ func (s *simulation) equals(entries []ledger.Entry) {
 	}
 }
 
-// sellsAgain is P5: both gateways, with all that they remember, sell at the latest at the third call.
+// sellsAgain is P5: both gateways, with all that they remember, sell at the latest at the third call. The first
+// may close the shard: a gateway that was with a lost life of Redis sees a step back.
 func (s *simulation) sellsAgain() {
 	for _, d := range s.doors {
 		r := &rig{t: s.t}
@@ -272,13 +273,14 @@ func (s *simulation) sellsAgain() {
 			if err != nil {
 				s.fail("P5: %s: %v", d.name, err)
 			}
-			s.remember(d, "reserve", of, &answers[0], true)
-			if answers[0].Outcome == sale.Held {
+			s.remember(nil, d, "reserve", of, &answers[0], true)
+			if answers[0].Outcome == sale.Held || answers[0].Outcome == sale.Replay {
 				break
 			}
 			if try == 3 {
 				s.fail("P5: %s answers %s", d.name, answers[0].Outcome)
 			}
+			s.until("at rest before it asks again", s.atRest)
 		}
 	}
 }

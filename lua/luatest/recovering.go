@@ -2,6 +2,7 @@ package luatest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -146,13 +147,13 @@ func rebuild(e *Env, b *sale.Books, rows int) {
 		Type: sale.EventRebuilt, Sale: b.Sale, Data: `{"shift_ms":5000,"reason":"test"}`,
 	}
 	require.NoError(t, b.Apply(&event))
-	slices := lua.Slices(b, rows, 1<<40, closed.Head.NowMs)
-	for i, s := range slices {
+	parts := slices.Collect(lua.Slices(b, rows, 1<<40, closed.Head.NowMs))
+	for i, s := range parts {
 		outcome, err := e.Shard.Build(e.Ctx, b.Epoch, "token-a", i+1, s)
 		require.NoError(t, err)
 		require.Equal(t, sale.Done, outcome)
 	}
-	outcome, err := e.Shard.Flip(e.Ctx, b, "token-a", len(slices), closed.Head.NowMs+60_000)
+	outcome, err := e.Shard.Flip(e.Ctx, b, "token-a", len(parts), closed.Head.NowMs+60_000)
 	require.NoError(t, err)
 	require.Equal(t, sale.Done, outcome)
 }
@@ -197,7 +198,7 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 	e.MustHold("c-1", "BAG/=1")
 	b := e.Books()
 	build := func(token string, k int) sale.Outcome {
-		outcome, err := e.Shard.Build(e.Ctx, 2, token, k, lua.Slices(b, 100, 1000, Base)[0])
+		outcome, err := e.Shard.Build(e.Ctx, 2, token, k, slices.Collect(lua.Slices(b, 100, 1000, Base))[0])
 		require.NoError(t, err)
 		return outcome
 	}
