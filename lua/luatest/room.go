@@ -358,21 +358,7 @@ func roomSurvives(t *testing.T, rdb redis.UniversalClient) {
 	require.Len(t, e.Admit(Base+1000), 10)
 	before := e.Look(0, 0, 5, 19)
 	books := e.Books()
-	closed, err := e.Shard.Close(e.Ctx, "token", "test")
-	require.NoError(t, err)
-	require.True(t, closed.Found)
-	_, err = e.Shard.RoomAdmit(e.Ctx, "gateway-1", 100)
-	require.NoError(t, err)
-	books.Epoch++
-	slices := lua.Slices(books, 10, 60_000, Base)
-	for k, s := range slices {
-		o, err := e.Shard.Build(e.Ctx, books.Epoch, "token", k+1, s)
-		require.NoError(t, err)
-		require.Equal(t, sale.Done, o)
-	}
-	o, err := e.Shard.Flip(e.Ctx, books, "token", len(slices), 1<<60)
-	require.NoError(t, err)
-	require.Equal(t, sale.Done, o)
+	rebuild(e, books, 10)
 	e.SetNow(Base + 1000)
 	after := e.Look(0, 0, 5, 19)
 	require.Equal(t, before.RoomCounts, after.RoomCounts)
