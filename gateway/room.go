@@ -74,6 +74,16 @@ func (l *roomLine) leave(_ *request, v *sale.Version, t *queue.Ticket) (Ticket, 
 	return standing(t, string(queue.Left)), nil
 }
 
+// present hears of somebody who follows the sale, and may be in line.
+func (l *roomLine) present(saleID, customer string) {
+	if customer == "" {
+		return
+	}
+	if room := l.known(saleID); room != nil {
+		room.Present(customer)
+	}
+}
+
 func roomError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrGone):

@@ -33,7 +33,7 @@ func (r *rig) joinRoom(saleID, customer string) map[string]any {
 func (r *rig) admitted(ticket any) (out map[string]any) {
 	r.Helper()
 	r.until("they are admitted", func() bool {
-		out = r.get("/v1/queue/" + ticket.(string)).want(r, http.StatusOK)
+		out = r.get("/v1/queue/"+ticket.(string)).want(r, http.StatusOK)
 		return out["state"] == "admitted"
 	})
 	return out
@@ -65,7 +65,7 @@ func TestThroughTheWaitingRoom(t *testing.T) {
 	r.enter("line", "admitted-1", "c-1", one["admission"]).want(t, http.StatusCreated)
 	r.enter("line", "admitted-2", "c-1", one["admission"]).problem(t, codeAdmissionInvalid)
 	r.until("the ticket says so", func() bool {
-		return r.get("/v1/queue/" + in["ticket"].(string)).want(t, http.StatusOK)["state"] == "left"
+		return r.get("/v1/queue/"+in["ticket"].(string)).want(t, http.StatusOK)["state"] == "left"
 	})
 
 	// Others' admissions, and what never was one.
@@ -113,7 +113,7 @@ func TestJoiningInVain(t *testing.T) {
 	r.joinRoom("anew", "c-1")
 	old := r.keysTicket(queue.Ticket{Kind: queue.KindAdmission, Sale: "anew", Customer: "c-1", Origin: "before", Number: 1})
 	r.until("the room was read", func() bool { return r.get("/v1/queue/"+old).StatusCode == http.StatusGone })
-	r.get("/v1/queue/" + old).problem(t, codeTicketExpired)
+	r.get("/v1/queue/"+old).problem(t, codeTicketExpired)
 	r.call("DELETE", "/v1/queue/"+old, "").problem(t, codeTicketExpired)
 	a := queue.Admission{
 		Sale: "anew", Customer: "c-1", Origin: "before", Number: 1, AdmittedMs: 1, ExpiresMs: 1 << 50,
@@ -121,9 +121,9 @@ func TestJoiningInVain(t *testing.T) {
 	r.enter("anew", "anew-0001", "c-1", a.Seal(r.g.sealer())).problem(t, codeAdmissionInvalid)
 	// Of a line that this version does not have, or of no sale.
 	waits := queue.Ticket{Kind: queue.KindAdmission, Sale: "nowhere", Customer: "c-1", Origin: "room"}
-	r.get("/v1/queue/" + r.keysTicket(waits)).problem(t, codeUnknownSale)
+	r.get("/v1/queue/"+r.keysTicket(waits)).problem(t, codeUnknownSale)
 	for _, text := range []string{"x", "%00", "..", strings.Repeat("A", 3000), ticket + "A", ticket[1:]} {
-		r.get("/v1/queue/" + text).problem(t, codeUnknownTicket)
+		r.get("/v1/queue/"+text).problem(t, codeUnknownTicket)
 	}
 	require.Empty(t, r.logs.String())
 }
@@ -180,14 +180,14 @@ func TestRoomIsRunLive(t *testing.T) {
 	in := r.joinRoom("live", "c-1")
 	set := func(body string) reply { return r.post("/v1/admin/sales/live/room", body) }
 	require.Equal(t, "true", set(`{"mode":"paused","reason":"r"}`).Header.Get("Idempotent-Replayed"))
-	require.Equal(t, "waiting", r.get("/v1/queue/" + in["ticket"].(string)).want(t, http.StatusOK)["state"])
+	require.Equal(t, "waiting", r.get("/v1/queue/"+in["ticket"].(string)).want(t, http.StatusOK)["state"])
 	config := set(`{"mode":"open","admit_per_second":7,"reason":"go"}`).want(t, http.StatusOK)["config"].(map[string]any)
 	room := config["queue"].(map[string]any)["waiting_room"].(map[string]any)
 	require.EqualValues(t, 7, room["admit_per_second"])
 	require.Equal(t, "open", room["mode"])
 	r.admitted(in["ticket"])
 	for _, bad := range []string{"0", "-1", "10001", `"5"`, "1.5"} {
-		doc := set(`{"admit_per_second":` + bad + `,"reason":"r"}`).problem(t, codeInvalidRequest)
+		doc := set(`{"admit_per_second":`+bad+`,"reason":"r"}`).problem(t, codeInvalidRequest)
 		require.Equal(t, []string{"/admit_per_second"}, pointers(doc), bad)
 	}
 	r.putSale("plain", nil)

@@ -58,6 +58,15 @@ func (p *presence) note(customer string, order int64, now time.Time) {
 	part.heard[customer] = h
 }
 
+// touch hears of somebody whose order may not be known here: then the room is asked whether they are near.
+func (p *presence) touch(customer string, now time.Time) {
+	part := &p.parts[maphash.String(p.seed, customer)%presenceParts]
+	part.mu.Lock()
+	order := part.heard[customer].order
+	part.mu.Unlock()
+	p.note(customer, order, now)
+}
+
 // due are those to tell the room of: heard of since they were told last, within the grace, and not behind an order.
 // Every second it looks at all, for those who have come near since they were heard of; who is silent is forgotten.
 func (p *presence) due(near int64, grace time.Duration, now time.Time) (due []lua.RoomHeard) {

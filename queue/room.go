@@ -153,6 +153,12 @@ func (r *Room) welcome(t *Ticket) {
 	}
 }
 
+// Present hears of somebody without a ticket: a stream that is open is a heartbeat too.
+func (r *Room) Present(customer string) {
+	r.use()
+	r.presence.touch(customer, r.o.Now())
+}
+
 // orderOf is the order of a ticket of the room with this seed.
 func orderOf(t *Ticket, seed string) int64 {
 	if t.Number > 0 {

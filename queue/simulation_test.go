@@ -25,8 +25,8 @@ type crowdOf struct {
 	presale, late, bots int // people who join before the opening, after it, and programs
 	botsAreEarly        bool
 	units, rate         int64
-	leave               float64 // part of the people who go away for good without saying so
-	away                float64 // part of the people who are away for a while, and come back
+	leave               float64                // part of the people who go away for good without saying so
+	away                float64                // part of the people who are away for a while, and come back
 	changes             func(second int) int64 // percent of the rate
 }
 
