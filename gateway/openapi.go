@@ -140,6 +140,8 @@ func describe(version string) *huma.OpenAPI {
 			item.Get = op
 		case "PUT":
 			item.Put = op
+		case "DELETE":
+			item.Delete = op
 		default:
 			item.Post = op
 		}

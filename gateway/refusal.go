@@ -53,6 +53,8 @@ func refusal(a *lua.Answer) *problem {
 			p.retryMs = max(a.OpensAtMs-a.Head.NowMs, 1)
 			return p.member("opens_at", timeText(a.OpensAtMs))
 		}
+	case sale.AdmissionInvalid, sale.NotAdmitted:
+		p.detail = "The admission does not count: it has ended, was used, or is another customer's; nothing was taken."
 	case sale.SalePaused:
 		p.detail, p.retryMs = "The sale is paused.", retryPausedMs
 	case sale.Ended:
@@ -70,6 +72,10 @@ func refusal(a *lua.Answer) *problem {
 	case sale.AlreadyReleased, sale.AlreadyCancelled:
 		done := &a.Reservation
 		p.detail = fmt.Sprintf("The reservation was %s at %s.", done.State, timeText(done.ResolvedAtMs))
+	case sale.Waiting:
+		p.detail = "The reservation waits in line, and holds nothing yet."
+	case sale.LineFull:
+		p.detail, p.retryMs = "The waitlist of the sale is full.", retryPausedMs
 	case sale.NotConfirmed:
 		p.detail = fmt.Sprintf("The reservation is %s.", a.Reservation.State)
 	case sale.KeepInvalid:

@@ -58,6 +58,7 @@ var (
 	toPlan   = []string{"marketing", "admin"}
 	toReview = []string{"marketing", "ops", "admin"}
 	toCount  = []string{"ops", "admin"}
+	toRun    = []string{"marketing", "ops", "admin"}
 )
 
 var (
@@ -68,7 +69,7 @@ var (
 func with(more []code, codes ...code) []code { return append(codes, more...) }
 
 // routes is the one table of routes. What is in it is served, described and tested.
-var routes = slices.Concat(sellRoutes, bookRoutes)
+var routes = slices.Concat(sellRoutes, queueRoutes, bookRoutes)
 
 // sellRoutes are all but those of the books.
 var sellRoutes = []route{
@@ -78,13 +79,15 @@ var sellRoutes = []route{
 		doc: "Takes all lines or none. The reservation id is the idempotency key: repeated, the request answers " +
 			"with the reservation as it stands. A refusal is not remembered.",
 		body: ReserveRequest{}, replays: true,
-		answers: []answer{{
-			status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance},
-		}},
+		answers: []answer{
+			{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance}},
+			{status: 202, doc: "Put in line: the ticket.", body: Ticket{}, headers: []string{headerClearance}},
+		},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
 			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
-			codeCustomerMismatch, codeChallengeRequired, codeRateLimited),
+			codeCustomerMismatch, codeChallengeRequired, codeRateLimited, codeAdmissionInvalid,
+			codeQueueFull),
 		handle: (*Gateway).reserve,
 	},
 	{
@@ -98,17 +101,19 @@ var sellRoutes = []route{
 			{status: 202, doc: "Made, and not known to be in the ledger yet.", body: Waiting{}},
 		},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
-			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
+			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeStillWaiting),
 		handle: (*Gateway).confirm,
 	},
 	{
 		method: "POST", path: "/v1/release", name: "release", tag: "storefront", roles: toSell,
 		summary: "Give a hold back, or part of it",
-		doc:     "With keep only those units stay held: absolute, so a repeat changes nothing.",
-		body:    ReleaseRequest{}, replays: true,
+		doc: "With keep only those units stay held: absolute, so a repeat changes nothing. Of a reservation that waits " +
+			"it leaves the line.",
+		body: ReleaseRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
 		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
-			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
+			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired,
+			codeStillWaiting),
 		handle: (*Gateway).release,
 	},
 	{
@@ -119,7 +124,7 @@ var sellRoutes = []route{
 		answers: []answer{{status: 200, doc: "The reservation with its new expires_at.", body: Reservation{}}},
 		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
 			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeExtensionLimit,
-			codeSaleNotOpen, codeSalePaused, codeSaleEnded),
+			codeStillWaiting, codeSaleNotOpen, codeSalePaused, codeSaleEnded),
 		handle: (*Gateway).extend,
 	},
 	{

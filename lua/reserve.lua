@@ -1,16 +1,16 @@
 -- reserve.lua: takes units for 1..N requests and answers each in order.
 --
--- A known id, then the sale's state and window, undrained events, rate limits, caps, stock: in this
--- order. Where the sale has a waitlist, what others hold is waited for, and so is what others wait for.
--- What is replayed or refused takes nothing, but a limit counts attempts: each that passed the limits
--- spends, whatever it is told then, except AGAIN, which is asked again. Requests see what those before
--- them in the batch did. Everything is decided in tables first; the first write is an XADD, so that a full
--- memory refuses the whole batch before anything changed.
+-- A known id, then the sale's state and window, undrained events, rate limits, admission, caps, stock:
+-- in this order. Where the sale has a waitlist, what others hold is waited for, and so is what others
+-- wait for. What is replayed or refused takes nothing, but a limit counts attempts: each that passed the
+-- limits spends, whatever it is told then, except AGAIN, which is asked again. Requests see what those
+-- before them in the batch did. Everything is decided in tables first; the first write is an XADD, so that
+-- a full memory refuses the whole batch before anything changed.
 --
--- Joins: shard, event, record, units, caps, allocation, waitlist, limits
+-- Joins: shard, event, record, units, caps, allocation, waitlist, limits, admission
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), LIMITS (read, write), WAITLIST (read, write),
---       LINE (read, write), OFFERS (write)
+--       EVENTS (write), RECORD (read, write), LIMITS (read, write), ROOM (read, write),
+--       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
 --       then 6 values a request:
 --         id           reservation id
@@ -18,13 +18,16 @@
 --         fingerprint  of the request as asked
 --         lines        packed, normalized; an empty location lets the sale's allocation pick
 --         actor        who asks, for the ledger
---         from         ip, device and tier, joined by newlines; '' when it names none of them
+--         from         ip, device, tier and admission (admission.lua), joined by newlines; '' when it
+--         names none
+--                      of them
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
 --   WAITLISTED           it waits from now on: how many are before it, and the record
 --   WAITING              it waits since before: likewise
---   ID_REUSED PAUSED ENDED AGAIN OVERLOADED QUEUE_FULL       ''
+--   ID_REUSED PAUSED ENDED AGAIN OVERLOADED LINE_FULL        ''
+--   NOT_ADMITTED BAD_ADMISSION                               ''
 --   NOT_OPEN                                                 opening time in ms
 --   UNKNOWN_SKU UNKNOWN_LOCATION                             sku/location
 --   LIMITED  dimension and us to wait (0: for ever), joined by a newline
@@ -32,8 +35,8 @@
 --            group, which has its name in place of sku
 --   STOCK    sku/location=requested:available;... of every line that is short
 --   and without requests: MISSING RECOVERING
-local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups', 'waitlist',
-  'waiting')
+local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups', 'room',
+  'waitlist', 'waiting')
 if not shard then
   return closed
 end
@@ -41,11 +44,11 @@ end
 local FIRST, STRIDE = 6, 6
 local stream_max = tonumber(ARGV[5])
 
--- Who asks beside the customer: ip, device and tier.
-local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
+-- Who asks beside the customer: ip, device, tier, and their admission.
+local FROM_FORM = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
 local function asks_from(from)
   if from == '' then
-    return '', '', ''
+    return '', '', '', ''
   end
   return string.match(from, FROM_FORM)
 end
@@ -74,8 +77,9 @@ for n = 1, #ids do
       customers[customer] = true
       names[#names + 1] = customer
     end
-    if rules[1] or shard.tiers ~= '' then
-      local ip, device, tier = asks_from(ARGV[at + 5])
+    if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
+      local ip, device, tier, admission = asks_from(ARGV[at + 5])
+      asks_admission(n, customer, admission)
       first_field[n] = #fields
       add_fields(rules, fields, customer, ip, device)
       tier_of[n] = tier ~= '' and caps_of(shard, tier)
@@ -86,6 +90,9 @@ read_ahead(skus, names)
 read_groups(shard, #skus)
 if waiting_in(shard) > 0 and shard.waitlist ~= '' then
   read_queues(skus)
+end
+if shard.room ~= '' then
+  read_admissions()
 end
 local generations
 if rules[1] then
@@ -176,7 +183,7 @@ local function wait(n, at, lines)
     end
   end
   if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
-    return 'QUEUE_FULL', ''
+    return 'LINE_FULL', ''
   end
   local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local _, _, tier = asks_from(ARGV[at + 5])
@@ -188,6 +195,7 @@ local function wait(n, at, lines)
     .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
   fresh[id], fresh_ahead[id] = record, ahead
+  use_admission(n)
   count_waiter(shard, lines, 1)
   for k = 1, #lines do
     if lines[k].last_of_sku then
@@ -201,6 +209,10 @@ end
 -- Caps, stock, and the hold, or a place in the line.
 local function take(n, at)
   local customer, packed = ARGV[at + 1], ARGV[at + 3]
+  local unadmitted = shard.room ~= '' and judge_admission(shard, n)
+  if unadmitted then
+    return unadmitted, ''
+  end
   local lines = asked_lines(packed)
   local refused, detail = judge_places(lines)
   if refused then
@@ -222,6 +234,7 @@ local function take(n, at)
     return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
+  use_admission(n)
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -282,6 +295,7 @@ if #entries > 0 then
   save_units()
   save_queues(shard)
   note_offers()
+  save_admissions(shard)
   save_head(shard)
 end
 save_arrivals(shard, generations)

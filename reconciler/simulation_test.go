@@ -128,7 +128,7 @@ func TestSimulation(t *testing.T) {
 	if n >= seedsAlways && !t.Failed() {
 		for _, what := range []string{
 			"rebuilt", "set aside", "answered 200", "answered 202", "answered lost", "HELD", "STOCK", "CAP", "EXPIRED",
-			"WAITLISTED", "WAITING", "QUEUE_FULL", "offered", "left",
+			"WAITLISTED", "WAITING", "LINE_FULL", "offered", "left",
 			"the ledger has no such event of an epoch that lost data", "kept through faults",
 		} {
 			require.NotZero(t, seen[what], "the seeds never came to: %s", what)

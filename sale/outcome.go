@@ -39,9 +39,13 @@ const (
 	Insufficient    Outcome = "STOCK"            // not enough available
 	Waitlisted      Outcome = "WAITLISTED"       // reserve put it in line
 	Waiting         Outcome = "WAITING"          // it is in line, and holds nothing yet
-	QueueFull       Outcome = "QUEUE_FULL"       // the line is as long as it may be
 	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
+
+	NotAdmitted      Outcome = "NOT_ADMITTED"  // the waiting room has not let them in
+	AdmissionInvalid Outcome = "BAD_ADMISSION" // an admission that is not valid, or was used
+	LineFull         Outcome = "LINE_FULL"     // the line takes nobody in
+	NoRoom           Outcome = "NO_ROOM"       // the sale has no waiting room, or another one
 
 	VersionConflict Outcome = "VERSION_CONFLICT" // adjust expected another number
 	OutOfRange      Outcome = "OUT_OF_RANGE"     // adjust would leave what a level can be
@@ -59,6 +63,7 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Waitlisted, Waiting, QueueFull, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
+	Insufficient, Waitlisted, Waiting, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom,
+	VersionConflict, OutOfRange, StaleVersion, FieldLocked,
 	Missing, Recovering, Superseded,
 }

@@ -87,7 +87,7 @@ func (m *Model) wait(id string, who Asker, asked string, lines, picked []sale.Li
 		return sale.Again
 	}
 	if int64(len(m.Line)) >= q.Max {
-		return sale.QueueFull
+		return sale.LineFull
 	}
 	m.Line = append(m.Line, id)
 	m.Holds[id] = &Hold{State: sale.StateWaiting, Customer: who.Customer, Asked: asked, Lines: lines, Order: who.Tier}

@@ -99,9 +99,9 @@ func waitlisting(t *testing.T, rdb redis.UniversalClient) {
 	for n := 3; n <= 10; n++ {
 		e.MustWait(fmt.Sprintf("wait-%04d", n), "c-5", "ONE/=1", int64(n-1))
 	}
-	require.Equal(t, sale.QueueFull, e.Reserve("wait-0011", "c-5", "ONE/=1").Outcome)
+	require.Equal(t, sale.LineFull, e.Reserve("wait-0011", "c-5", "ONE/=1").Outcome)
 	require.Equal(t, sale.Held, e.Reserve("other-001", "c-5", "TWO/=2").Outcome, "no line, no wait")
-	require.Equal(t, sale.QueueFull, e.Reserve("other-002", "c-6", "TWO/=1").Outcome, "the sale's line is bounded")
+	require.Equal(t, sale.LineFull, e.Reserve("other-002", "c-6", "TWO/=1").Outcome, "the sale's line is bounded")
 
 	e.confirm(first, sale.Confirmed)
 	require.Equal(t, sale.Insufficient, e.Reserve("wait-0012", "c-5", "ONE/=1").Outcome, "sold for good")
