@@ -186,6 +186,12 @@ func TestRoomIsRunLive(t *testing.T) {
 	require.EqualValues(t, 7, room["admit_per_second"])
 	require.Equal(t, "open", room["mode"])
 	r.admitted(in["ticket"])
+	r.until("the metrics show it", func() bool {
+		text := string(r.call("GET", "/metrics", "", "Authorization", "").text)
+		return strings.Contains(text, `flashgate_room_people{sale="live",where="inside"} 1`) &&
+			strings.Contains(text, `flashgate_room_people_total{sale="live",what="admitted"} 1`) &&
+			strings.Contains(text, `flashgate_room_pace_percent{sale="live"} 100`)
+	})
 	for _, bad := range []string{"0", "-1", "10001", `"5"`, "1.5"} {
 		doc := set(`{"admit_per_second":`+bad+`,"reason":"r"}`).problem(t, codeInvalidRequest)
 		require.Equal(t, []string{"/admit_per_second"}, pointers(doc), bad)

@@ -101,6 +101,7 @@ func New(d Deps) (*Gateway, error) {
 	g.streams = newStreams(g)
 	g.room = newRoomLine(g)
 	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room}
+	d.Registry.MustRegister(roomMetrics{g.room.rooms})
 	var err error
 	if g.limiter, err = newLimiter(d.Store, g.resolver, o, m); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)

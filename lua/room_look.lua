@@ -20,7 +20,7 @@ local reply = head(shard, 'DONE')
 local state = redis.call('HMGET', ROOM .. 'room', 'id', 'seed', 'commit', 'credit', 'pace', 'next', 'drawn',
   'late', 'admitted', 'passed', 'returned', 'left', 'used')
 for i = 1, 13 do
-  reply[#reply + 1] = state[i] or (i < 4 and '' or '0')
+  reply[#reply + 1] = state[i] or i < 4 and '' or i == 5 and '100' or '0'
 end
 local free, held = 0, 0
 for _, packed in ipairs(redis.call('HVALS', STOCK)) do
