@@ -248,9 +248,10 @@ func TestLinePage(t *testing.T) {
 	r.until("both are in line", func() bool { return strings.Contains(page("/line/page?ticket="+two), "person is before you") })
 	require.Contains(t, page("/line/page?ticket="+one), "You are next.")
 	require.Regexp(t, `<meta http-equiv="refresh" content="\d+">`, page("/line/page?ticket="+one))
+	require.Contains(t, page("/line/page?ticket="+one), "Nobody can say yet", "a room that is paused promises nothing")
 	require.Contains(t, page("/line/page?ticket=x"), "This ticket is not known.")
 	r.post("/v1/admin/sales/page/room", `{"mode":"open","reason":"r"}`).want(t, http.StatusOK)
 	r.until("it is their turn", func() bool { return strings.Contains(page("/line/page?ticket="+one), "It is your turn.") })
-	require.NotContains(t, page("/line/page?ticket="+one), `http-equiv="refresh"`)
+	require.Regexp(t, `until <time datetime="[^"]+">\d\d:\d\d:\d\d UTC`, page("/line/page?ticket="+one))
 	r.call("GET", "/line/nowhere", "", "Authorization", "").problem(t, codeUnknownSale)
 }

@@ -161,7 +161,8 @@ func (r *Room) wait(s *Standing, v *view, c *current, order int64, phase sale.Ph
 	if s.Ahead >= could {
 		s.State = Unlikely
 	}
-	if v.perSecond > 0 && s.State == Waiting {
+	stopped := phase != sale.PhaseOpen || c.room.Mode == sale.RoomPaused
+	if v.perSecond > 0 && s.State == Waiting && !stopped {
 		s.Low, s.High = eta(s.Ahead, v.perSecond)
 		poll = min(poll, max(time.Duration(s.Low)*time.Second/pollShare, pollLeast))
 	}
