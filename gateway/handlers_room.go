@@ -107,7 +107,7 @@ func (g *Gateway) linePage(r *request) error {
 	if err != nil {
 		return err
 	}
-	view := lineView{Title: v.Config.Title, OpensAt: v.Config.OpensAt.String()}
+	view := lineView{Title: v.Config.Title, OpensAt: pageTime(v.Config.OpensAt.String())}
 	if view.Title == "" {
 		view.Title = v.Sale
 	}
@@ -130,14 +130,30 @@ func (g *Gateway) linePage(r *request) error {
 
 // lineView is what the page shows.
 type lineView struct {
-	Title, OpensAt, Phase string
-	Asked                 bool // for a ticket
-	Known                 bool
-	State                 string
-	Place, PlaceNote      string
-	Wait                  string // in words; "" when not known
-	Until                 string // of an admission or an offer
-	Refresh               int64  // seconds; 0 for never
+	Title, Phase     string
+	OpensAt          pageTime
+	Asked            bool // for a ticket
+	Known            bool
+	State            string
+	Place, PlaceNote string
+	Wait             string   // in words; "" when not known
+	Until            pageTime // of an admission or an offer
+	Refresh          int64    // seconds; 0 for never
+}
+
+// refreshLate is how often, in seconds, a page looks whether what it says is still so.
+const refreshLate = 15
+
+// pageTime is RFC 3339 for programs, and shorter for people.
+type pageTime string
+
+// Text is the time for people.
+func (t pageTime) Text() string {
+	at, err := time.Parse(time.RFC3339, string(t))
+	if err != nil {
+		return string(t)
+	}
+	return at.UTC().Format("15:04:05") + " UTC on " + at.UTC().Format("2 January")
 }
 
 // fill reads the ticket; one that is not known is said to be so.
@@ -155,13 +171,16 @@ func (l *lineView) fill(g *Gateway, r *request, v *sale.Version, text string) er
 		}
 		return err
 	}
-	l.Known, l.State, l.Until = true, stands.State, stands.AdmittedTil
+	l.Known, l.State, l.Until = true, stands.State, pageTime(stands.AdmittedTil)
 	l.place(stands.Ahead)
 	if e := stands.ETASeconds; e != nil {
 		l.Wait = inWords(e.Low, e.High)
 	}
 	if stands.Reservation != nil {
-		l.Until = stands.Reservation.ExpiresAt
+		l.Until = pageTime(stands.Reservation.ExpiresAt)
+	}
+	if l.Until != "" {
+		l.Refresh = refreshLate
 	}
 	if stands.PollAfterMs > 0 {
 		l.Refresh = max((stands.PollAfterMs+999)/1000, 2)

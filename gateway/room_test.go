@@ -186,6 +186,12 @@ func TestRoomIsRunLive(t *testing.T) {
 	require.EqualValues(t, 7, room["admit_per_second"])
 	require.Equal(t, "open", room["mode"])
 	r.admitted(in["ticket"])
+	r.until("the metrics show it", func() bool {
+		text := string(r.call("GET", "/metrics", "", "Authorization", "").text)
+		return strings.Contains(text, `flashgate_room_people{sale="live",where="inside"} 1`) &&
+			strings.Contains(text, `flashgate_room_people_total{sale="live",what="admitted"} 1`) &&
+			strings.Contains(text, `flashgate_room_pace_percent{sale="live"} 100`)
+	})
 	for _, bad := range []string{"0", "-1", "10001", `"5"`, "1.5"} {
 		doc := set(`{"admit_per_second":`+bad+`,"reason":"r"}`).problem(t, codeInvalidRequest)
 		require.Equal(t, []string{"/admit_per_second"}, pointers(doc), bad)
@@ -242,9 +248,10 @@ func TestLinePage(t *testing.T) {
 	r.until("both are in line", func() bool { return strings.Contains(page("/line/page?ticket="+two), "person is before you") })
 	require.Contains(t, page("/line/page?ticket="+one), "You are next.")
 	require.Regexp(t, `<meta http-equiv="refresh" content="\d+">`, page("/line/page?ticket="+one))
+	require.Contains(t, page("/line/page?ticket="+one), "Nobody can say yet", "a room that is paused promises nothing")
 	require.Contains(t, page("/line/page?ticket=x"), "This ticket is not known.")
 	r.post("/v1/admin/sales/page/room", `{"mode":"open","reason":"r"}`).want(t, http.StatusOK)
 	r.until("it is their turn", func() bool { return strings.Contains(page("/line/page?ticket="+one), "It is your turn.") })
-	require.NotContains(t, page("/line/page?ticket="+one), `http-equiv="refresh"`)
+	require.Regexp(t, `until <time datetime="[^"]+">\d\d:\d\d:\d\d UTC`, page("/line/page?ticket="+one))
 	r.call("GET", "/line/nowhere", "", "Authorization", "").problem(t, codeUnknownSale)
 }

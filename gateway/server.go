@@ -103,6 +103,7 @@ func New(d Deps) (*Gateway, error) {
 	g.room = newRoomLine(g)
 	g.waitlist = newWaitLine(g)
 	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room, queue.KindWaitlist: g.waitlist}
+	d.Registry.MustRegister(roomMetrics{g.room.rooms})
 	var err error
 	if g.limiter, err = newLimiter(d.Store, g.resolver, o, m); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)

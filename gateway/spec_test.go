@@ -136,8 +136,8 @@ func TestDescription(t *testing.T) {
 	require.Equal(t, n, described)
 }
 
-// Only the codes of the contract are used, and two for what the contract says nothing of: a path
-// that is not there, and a failure of ours.
+// Only the codes of the contract are used, and three for what the contract says nothing of: a path
+// that is not there, a failure of ours, and a verb on what still waits.
 func TestCodesAreThoseOfTheContract(t *testing.T) {
 	contract := strings.Fields(`400 malformed-body missing-reservation-id 401 unauthenticated 403 forbidden customer-mismatch challenge-required admission-invalid
 		404 unknown-sale unknown-sku unknown-location unknown-reservation unknown-ticket not-found

@@ -24,7 +24,7 @@ local PACE_HOLDS = 2000 -- ms
 local MOST, PAGE = 2500, 250 -- people of one call, and of one read
 local setting = parse_room(shard.room)
 local state = redis.call('HMGET', ROOM .. 'room', 'id', 'credit', 'ticked_ms', 'pace', 'pace_ms', 'pace_by',
-  'cleaned_ms')
+  'cleaned_ms', 'free', 'counted_ms')
 local reply = head(shard, 'DONE')
 reply[6] = '0'
 if not setting or not state[1] then
@@ -33,11 +33,27 @@ end
 
 -- The slowest gateway of the last seconds sets the pace.
 local held, held_ms = tonumber(state[4] or '100'), tonumber(state[5] or '0')
-if pace <= held or state[6] == by or shard.now - held_ms > PACE_HOLDS then
-  if pace ~= held or state[6] ~= by or shard.now - held_ms > PACE_HOLDS / 2 then
-    redis.call('HSET', ROOM .. 'room', 'pace', ARGV[6], 'pace_ms', shard.now_text, 'pace_by', by)
-  end
+local said = shard.now - held_ms
+if pace < held or said > PACE_HOLDS or state[6] == by and (pace ~= held or said > PACE_HOLDS / 2) then
+  redis.call('HSET', ROOM .. 'room', 'pace', ARGV[6], 'pace_ms', shard.now_text, 'pace_by', by)
   held = pace
+end
+
+-- Units that are free, and held. They are counted at every tick; those of many SKUs, which cost some us
+-- each, a ms a SKU apart.
+local free = tonumber(state[8] or '0')
+local counted = state[9] and shard.now - tonumber(state[9])
+if not counted or counted < 0 or counted >= math.max(TICK, redis.call('HLEN', STOCK)) then
+  local units_held = 0
+  free = 0
+  for _, packed in ipairs(redis.call('HVALS', STOCK)) do
+    for _, level in pairs(parse_item(packed).at) do
+      free = free + math.max(available(level), 0)
+      units_held = units_held + level.held
+    end
+  end
+  redis.call('HSET', ROOM .. 'room', 'free', whole(free), 'held', whole(units_held),
+    'counted_ms', shard.now_text)
 end
 
 local ticked = math.max(tonumber(state[3]), shard.opens)
@@ -51,14 +67,8 @@ if not stands then
   credit = credit + math.max(0, math.min(passing, GAP)) * setting.rate * held
 end
 
--- Units that could be sold now, for so many people at most.
+-- How many more may be inside for what is free.
 local function room_left()
-  local free = 0
-  for _, packed in ipairs(redis.call('HVALS', STOCK)) do
-    for _, level in pairs(parse_item(packed).at) do
-      free = free + math.max(available(level), 0)
-    end
-  end
   local inside = redis.call('ZCOUNT', ROOM .. 'open', '(' .. whole(shard.now - setting.admission), '+inf')
   return math.floor(free * setting.over / 100) - inside
 end

@@ -1,8 +1,8 @@
 -- room_look.lua: reads what a gateway must know of the room to answer everybody who waits from memory.
 -- What it costs grows with what happened since, and with nothing else.
 --
--- Joins: shard, units, room
--- KEYS: SALE (read), STOCK (read), ROOM (read)
+-- Joins: shard, room
+-- KEYS: SALE (read), ROOM (read)
 -- ARGV: 5 since   ms: what happened then or later is told
 --       6 most    of these, at most
 --       then ranks, from 0, whose orders are told
@@ -18,22 +18,16 @@ end
 local setting = parse_room(shard.room)
 local reply = head(shard, 'DONE')
 local state = redis.call('HMGET', ROOM .. 'room', 'id', 'seed', 'commit', 'credit', 'pace', 'next', 'drawn',
-  'late', 'admitted', 'passed', 'returned', 'left', 'used')
+  'late', 'admitted', 'passed', 'returned', 'left', 'used', 'free', 'held')
 for i = 1, 13 do
-  reply[#reply + 1] = state[i] or (i < 4 and '' or '0')
-end
-local free, held = 0, 0
-for _, packed in ipairs(redis.call('HVALS', STOCK)) do
-  for _, level in pairs(parse_item(packed).at) do
-    free = free + math.max(available(level), 0)
-    held = held + level.held
-  end
+  reply[#reply + 1] = state[i] or i < 4 and '' or i == 5 and '100' or '0'
 end
 local admission = setting and setting.admission or 0
 for _, value in ipairs({
   redis.call('ZCARD', ROOM .. 'line'), redis.call('ZCOUNT', ROOM .. 'line', '-inf', whole(LATE)),
   redis.call('ZCARD', ROOM .. 'passed'),
-  redis.call('ZCOUNT', ROOM .. 'open', '(' .. whole(shard.now - admission), '+inf'), free, held,
+  redis.call('ZCOUNT', ROOM .. 'open', '(' .. whole(shard.now - admission), '+inf'),
+  tonumber(state[14] or '0'), tonumber(state[15] or '0'),
 }) do
   reply[#reply + 1] = whole(value)
 end

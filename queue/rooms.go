@@ -13,7 +13,7 @@ type Rooms struct {
 	o     Options
 	mu    sync.Mutex
 	rooms map[string]*Room
-	// running has the rooms that are looked after; nil until Run.
+	// work is the context of those that are looked after; nil before Run and after.
 	work    context.Context
 	running sync.WaitGroup
 }
@@ -69,6 +69,9 @@ func (r *Rooms) Run(ctx context.Context, sales func() []sale.Version) {
 		r.follow(sales())
 		select {
 		case <-ctx.Done():
+			r.mu.Lock()
+			r.work = nil
+			r.mu.Unlock()
 			r.running.Wait()
 			return
 		case <-tick.C:

@@ -319,7 +319,7 @@ func scale() (of float64) {
 		of, _ = strconv.ParseFloat(text, 64)
 		return of
 	}
-	return 0.02
+	return 0.01
 }
 
 func (c crowdOf) scaled() crowdOf {
@@ -354,7 +354,7 @@ func TestSimulationBotsInThePresale(t *testing.T) {
 	f := simulate(t, crowdOf{presale: 100_000, bots: 5000, botsAreEarly: true, units: 2000, rate: 200, leave: 0.2}, 4*60*20)
 	most := 0.06
 	if scale() < 1 {
-		most = 0.25 // of a few units: chance alone gives one program more or less
+		most = 0.3 // of a few units: chance alone gives one program more or less
 	}
 	require.Less(t, float64(f.botsReserved), most*float64(f.reserved))
 	f.require(t)
@@ -389,5 +389,5 @@ func (f *figures) require(t *testing.T) {
 	if scale() < 1 {
 		most = 0.05
 	}
-	require.LessOrEqual(t, float64(f.wasted), most*float64(f.admitted)+1)
+	require.LessOrEqual(t, float64(f.wasted), most*float64(f.admitted)+3)
 }

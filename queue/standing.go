@@ -93,6 +93,23 @@ type Draw struct {
 	Head       int64 // order of the first in line, when that was drawn; else negative
 }
 
+// Stats are numbers of a room for those who run it.
+type Stats struct {
+	Sale     string
+	Counts   lua.RoomCounts
+	Age      time.Duration // of the counts
+	Failures int64         // looks that failed
+}
+
+// Stats reads them from memory; false while the room was not read yet.
+func (r *Room) Stats() (Stats, bool) {
+	v := r.view.Load()
+	if v == nil {
+		return Stats{}, false
+	}
+	return Stats{Sale: r.sale, Counts: v.RoomCounts, Age: r.o.Now().Sub(v.at), Failures: r.fails.Load()}, true
+}
+
 // seedAfter the opening, in ms, the seed is published: no gateway's clock is that wrong about the time of Redis.
 const seedAfter = 1000
 
@@ -144,7 +161,8 @@ func (r *Room) wait(s *Standing, v *view, c *current, order int64, phase sale.Ph
 	if s.Ahead >= could {
 		s.State = Unlikely
 	}
-	if v.perSecond > 0 && s.State == Waiting {
+	stopped := phase != sale.PhaseOpen || c.room.Mode == sale.RoomPaused
+	if v.perSecond > 0 && s.State == Waiting && !stopped {
 		s.Low, s.High = eta(s.Ahead, v.perSecond)
 		poll = min(poll, max(time.Duration(s.Low)*time.Second/pollShare, pollLeast))
 	}

@@ -101,8 +101,9 @@ func roomJoin(t *testing.T, rdb redis.UniversalClient) {
 	require.EqualValues(t, 4, s.InLine)
 	require.EqualValues(t, 4, s.Late)
 	require.EqualValues(t, 4, s.Next)
-	require.EqualValues(t, 107, s.Free)
 	require.Empty(t, s.News)
+	require.Empty(t, e.Admit(Base+1))
+	require.EqualValues(t, 107, e.Look(0).Free)
 
 	other := lua.RoomID{ID: "room-2", Seed: "seed-2", Commit: "commit-2"}
 	j, err := e.Shard.RoomJoin(e.Ctx, "", other, []lua.RoomJoin{{Customer: "c-5"}})

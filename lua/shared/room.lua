@@ -4,7 +4,8 @@
 -- Redis kept it.
 --   ROOM + room    hash  id: random, new with every room; seed and commit: of the draw; next: number of
 --                        the last who joined after the opening; credit and ticked_ms: what may be
---                        admitted, see room_admit.lua; pace, pace_ms, pace_by: percent of the rate that
+--                        admitted, see room_admit.lua; free, held and counted_ms: units when they were
+--                        counted last; pace, pace_ms, pace_by: percent of the rate that
 --                        gateways allow, by whom and when; counts of people since the room began: drawn
 --                        and late (joined before, after the opening), admitted, used, passed, returned,
 --                        left
