@@ -53,12 +53,12 @@ func BenchmarkRoomJoin(b *testing.B) {
 	for _, batch := range []int{1, 32, 128} {
 		b.Run("batch="+strconv.Itoa(batch), func(b *testing.B) {
 			e, room, next := roomBench(b, 100_000)
-			n, before := 0, redisCPU(b, e.Redis)
+			n, before := 0, redistest.CPU(b, e.Redis)
 			for b.Loop() {
 				join(b, e, room, next(batch))
 				n += batch
 			}
-			b.ReportMetric((redisCPU(b, e.Redis)-before)/float64(n)*1e6, "redis-us/join")
+			b.ReportMetric((redistest.CPU(b, e.Redis)-before)/float64(n)*1e6, "redis-us/join")
 		})
 	}
 }
@@ -84,14 +84,14 @@ func BenchmarkRoomTick(b *testing.B) {
 		}
 		_, err := e.Shard.RoomBeat(e.Ctx, room.ID, heard)
 		require.NoError(b, err)
-		at := redisCPU(b, e.Redis)
+		at := redistest.CPU(b, e.Redis)
 		got, err := e.Shard.RoomAdmit(e.Ctx, "gateway", 100)
 		require.NoError(b, err)
 		admitted += got
-		mid := redisCPU(b, e.Redis)
+		mid := redistest.CPU(b, e.Redis)
 		state, err := e.Shard.RoomLook(e.Ctx, since, 10_000, ranks)
 		require.NoError(b, err)
-		end := redisCPU(b, e.Redis)
+		end := redistest.CPU(b, e.Redis)
 		admitting, looking, since = admitting+mid-at, looking+end-mid, state.Head.NowMs
 		if admitted > 90_000 {
 			break
