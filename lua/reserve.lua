@@ -16,9 +16,8 @@
 --         fingerprint  of the request as asked
 --         lines        packed, normalized; an empty location lets the sale's allocation pick
 --         actor        who asks, for the ledger
---         from         ip, device, tier and admission (admission.lua), joined by newlines; '' when it
---         names none
---                      of them
+--         from         ip, device and tier, then an admission (admission.lua) if there is one, joined by
+--                      newlines; '' when it names none of them
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
@@ -59,11 +58,11 @@ local function asked_lines(packed)
   return lines
 end
 
--- Who asks beside the customer: ip, device, tier, and their admission.
-local FROM_FORM = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
+-- Who asks beside the customer: ip, device, and tier with what follows.
+local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
 local function asks_from(from)
   if from == '' then
-    return '', '', '', ''
+    return '', '', ''
   end
   return string.match(from, FROM_FORM)
 end
@@ -108,8 +107,10 @@ for n = 1, #ids do
       names[#names + 1] = customer
     end
     if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
-      local ip, device, tier, admission = asks_from(ARGV[at + 5])
-      asks_admission(n, customer, admission)
+      local ip, device, tier = asks_from(ARGV[at + 5])
+      if shard.room ~= '' then
+        tier = asks_admission(n, customer, tier)
+      end
       first_field[n] = #fields
       add_fields(rules, fields, customer, ip, device)
       tier_of[n] = tier ~= '' and caps_of(tier)
@@ -363,7 +364,9 @@ local function take(n, at)
     return refused, detail
   end
   move_units(picked, customer, 1, 0)
-  use_admission(n)
+  if shard.room ~= '' then
+    use_admission(n)
+  end
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -406,7 +409,9 @@ if #entries > 0 then
   redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
   redis.call('ZADD', DEADLINES, unpack(scores))
   save_units()
-  save_admissions(shard)
+  if shard.room ~= '' then
+    save_admissions(shard)
+  end
   save_head(shard)
 end
 save_arrivals(shard, generations)
