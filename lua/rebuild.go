@@ -25,18 +25,30 @@ type ClosedShard struct {
 	// LastMs is when it was last known to be alive; 0 when Redis had no such shard.
 	LastMs int64
 	Found  bool
+	// Superseded: it was left as it is.
+	Superseded bool
 }
 
-// Close begins a rebuild: the shard is closed, and token:0 takes the place of any other rebuild.
+// Close begins a rebuild: the shard is closed, and token:0 takes the place of any other rebuild. Without a
+// token a gateway closes it.
 func (s *Shard) Close(ctx context.Context, token, reason string) (ClosedShard, error) {
-	h, rest, err := s.callIn(ctx, closeScript, s.life.Load().era, []any{token, reason})
+	return s.CloseOver(ctx, token, reason, anyBuilding)
+}
+
+// CloseOver is Close for who has looked: unless building is what it saw the shard is left alone, and the answer
+// is Superseded.
+func (s *Shard) CloseOver(ctx context.Context, token, reason, building string) (ClosedShard, error) {
+	h, rest, err := s.callIn(ctx, closeScript, s.life.Load().era, []any{token, reason, building})
 	if err != nil {
 		return ClosedShard{}, err
 	}
-	c := ClosedShard{Head: h, Mark: at(rest, 0), Found: at(rest, 2) == "1"}
+	c := ClosedShard{Head: h, Mark: at(rest, 0), Found: at(rest, 2) == "1", Superseded: h.Outcome == sale.Superseded}
 	c.LastMs, _ = strconv.ParseInt(at(rest, 1), 10, 64)
 	return c, nil
 }
+
+// anyBuilding is no token of a rebuild.
+const anyBuilding = "*"
 
 // Slice is one bounded part of what a rebuild writes.
 type Slice struct{ args []any }

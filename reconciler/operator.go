@@ -161,7 +161,7 @@ func (w *worker) rebuildOnce(ctx context.Context, done *Rebuilt) (time.Duration,
 	case n > 0:
 		return 0, fmt.Errorf("%w: %d", ErrTainted, n)
 	}
-	c, err := w.condemn(tctx, tx, v)
+	c, err := w.condemn(tctx, tx, s, v)
 	if err != nil {
 		return 0, err
 	}

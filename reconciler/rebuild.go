@@ -63,19 +63,22 @@ type condemned struct {
 
 // condemn closes the shard with the lock held, and drains what still continues the ledger:
 // nothing is appended to it any more. It ends the transaction.
-func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemned, error) {
+func (w *worker) condemn(ctx context.Context, tx ledger.Tx, s sight, v verdict) (condemned, error) {
 	w.become(stateRecovering, v.reason, v.detail)
 	w.tell(StageClose, 0, 0)
-	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	c := condemned{token: newMark(), reason: v.reason, begun: time.Now()}
 	w.recovery.token = c.token
 	if err := w.r.step(w.id, "close"); err != nil {
 		return c, step("close", err)
 	}
 	var err error
-	if c.closed, err = w.sh.Close(ctx, c.token, v.reason); err != nil {
+	if c.closed, err = w.sh.CloseOver(ctx, c.token, v.reason, s.Building); err != nil {
 		return c, step("close", err)
 	}
+	if c.closed.Superseded {
+		return c, errAgain
+	}
+	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	drained := 0
 	for {
 		s, err := w.look(ctx, tx.Head())

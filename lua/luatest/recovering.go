@@ -214,6 +214,9 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 		_, err := e.Shard.Close(e.Ctx, token, "test")
 		require.NoError(t, err)
 	}
+	over, err := e.Shard.CloseOver(e.Ctx, "token-c", "test", "token-a:0")
+	require.NoError(t, err)
+	require.True(t, over.Superseded, "it had seen the other rebuild")
 	require.Equal(t, sale.Superseded, build("token-a", 1), "another rebuild took its place")
 	require.Equal(t, sale.Superseded, build("token-b", 2), "a slice is missing")
 	require.Equal(t, sale.Superseded, flip("token-b", 1, 1<<50), "not all slices")
@@ -224,11 +227,14 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 	require.NoError(t, rdb.FlushAll(e.Ctx).Err())
 	require.Equal(t, sale.Superseded, flip("token-b", 1, 1<<50), "emptied just before the flip")
 	require.Equal(t, sale.Missing, e.Reserve("closed-01", "c-1", "BAG/=1").Outcome)
-	closed, err := e.Shard.Close(e.Ctx, "token-c", "test")
+	closed, err := e.Shard.CloseOver(e.Ctx, "token-c", "test", "")
 	require.NoError(t, err)
-	require.False(t, closed.Found)
+	require.False(t, closed.Found || closed.Superseded)
 	require.Equal(t, sale.Done, build("token-c", 1))
 	require.Equal(t, sale.Done, flip("token-c", 1, 1<<50))
+	over, err = e.Shard.CloseOver(e.Ctx, "token-d", "test", "token-c:1")
+	require.NoError(t, err)
+	require.True(t, over.Superseded, "the shard was opened since it looked")
 	require.Equal(t, sale.Replay, e.Reserve("hold-1", "c-1", "BAG/=1").Outcome)
 }
 
