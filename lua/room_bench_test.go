@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"flashgate/internal/redistest"
@@ -53,12 +52,12 @@ func BenchmarkRoomJoin(b *testing.B) {
 	for _, batch := range []int{1, 32, 128} {
 		b.Run("batch="+strconv.Itoa(batch), func(b *testing.B) {
 			e, room, next := roomBench(b, 100_000)
-			n, before := 0, redisCPU(b, e.Redis)
+			n, before := 0, redistest.CPU(b, e.Redis)
 			for b.Loop() {
 				join(b, e, room, next(batch))
 				n += batch
 			}
-			b.ReportMetric((redisCPU(b, e.Redis)-before)/float64(n)*1e6, "redis-us/join")
+			b.ReportMetric((redistest.CPU(b, e.Redis)-before)/float64(n)*1e6, "redis-us/join")
 		})
 	}
 }
@@ -84,14 +83,14 @@ func BenchmarkRoomTick(b *testing.B) {
 		}
 		_, err := e.Shard.RoomBeat(e.Ctx, room.ID, heard)
 		require.NoError(b, err)
-		at := redisCPU(b, e.Redis)
+		at := redistest.CPU(b, e.Redis)
 		got, err := e.Shard.RoomAdmit(e.Ctx, "gateway", 100)
 		require.NoError(b, err)
 		admitted += got
-		mid := redisCPU(b, e.Redis)
+		mid := redistest.CPU(b, e.Redis)
 		state, err := e.Shard.RoomLook(e.Ctx, since, 10_000, ranks)
 		require.NoError(b, err)
-		end := redisCPU(b, e.Redis)
+		end := redistest.CPU(b, e.Redis)
 		admitting, looking, since = admitting+mid-at, looking+end-mid, state.Head.NowMs
 		if admitted > 90_000 {
 			break
@@ -104,25 +103,13 @@ func BenchmarkRoomTick(b *testing.B) {
 
 // BenchmarkRoomMemory reports the bytes of Redis that a ticket takes.
 func BenchmarkRoomMemory(b *testing.B) {
-	used := func(rdb redis.UniversalClient) int64 {
-		info, err := rdb.Info(b.Context(), "memory").Result()
-		require.NoError(b, err)
-		for line := range strings.Lines(info) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-				n, _ := strconv.ParseInt(v, 10, 64)
-				return n
-			}
-		}
-		b.Fatal("no used_memory")
-		return 0
-	}
 	for b.Loop() {
 		const tickets = 100_000
 		e, room, next := roomBench(b, 100) // the keys are there
-		before := used(e.Redis)
+		before := redistest.Memory(b, e.Redis)
 		for range tickets / 100 {
 			join(b, e, room, next(100))
 		}
-		b.ReportMetric(float64(used(e.Redis)-before)/tickets, "bytes/ticket")
+		b.ReportMetric(float64(redistest.Memory(b, e.Redis)-before)/tickets, "bytes/ticket")
 	}
 }
