@@ -255,3 +255,62 @@ func TestLinePage(t *testing.T) {
 	require.Regexp(t, `until <time datetime="[^"]+">\d\d:\d\d:\d\d UTC`, page("/line/page?ticket="+one))
 	r.call("GET", "/line/nowhere", "", "Authorization", "").problem(t, codeUnknownSale)
 }
+
+// A customer waits for themselves, and sees nobody else's ticket. A stream that is open says that they are there.
+func TestCustomersInLine(t *testing.T) {
+	r := newRig(t, mini(t), customers(t))
+	r.putSale("mine", withRoom(func(_ *sale.Config, w *sale.WaitingRoom) { w.Mode = sale.RoomPaused }))
+	join := func(customer, more string) reply {
+		return r.call("POST", "/v1/queue", `{"sale":"mine"`+more+`}`, as(t, customer)...)
+	}
+	ada := join("ada", "").want(t, http.StatusAccepted)["ticket"].(string)
+	join("ada", `,"customer":"bob"`).problem(t, codeCustomerMismatch)
+	join("ada", `,"client_ip":"10.0.0.1"`).problem(t, codeInvalidRequest)
+	r.call("GET", "/v1/queue/"+ada, "", as(t, "ada")...).want(t, http.StatusOK)
+	r.call("GET", "/v1/queue/"+ada, "", as(t, "bob")...).problem(t, codeUnknownTicket)
+	r.call("DELETE", "/v1/queue/"+ada, "", as(t, "bob")...).problem(t, codeUnknownTicket)
+	require.Equal(t, "waiting", r.call("GET", "/v1/queue/"+ada, "", as(t, "ada")...).want(t, http.StatusOK)["state"])
+
+	v, err := r.ledger.LatestVersion(t.Context(), "mine")
+	require.NoError(t, err)
+	room := r.g.room.rooms.Of(&v)
+	require.NoError(t, room.Tick(t.Context()))
+	rdb := r.store.Client()
+	require.NoError(t, rdb.Del(t.Context(), "fg:{mine:0}:queue:seen").Err())
+	stream, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/v1/sales/mine/stream", http.NoBody)
+	require.NoError(t, err)
+	stream.Header.Set("Authorization", as(t, "ada")[1])
+	res, err := http.DefaultClient.Do(stream)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	r.until("the room has heard of her", func() bool {
+		seen, err := rdb.HExists(t.Context(), "fg:{mine:0}:queue:seen", "ada").Result()
+		return err == nil && seen
+	})
+}
+
+// Whoever reads a ticket asks Redis nothing.
+func TestPollingAsksRedisNothing(t *testing.T) {
+	r := newRig(t, mini(t), nil)
+	r.putSale("calm", withRoom(func(_ *sale.Config, w *sale.WaitingRoom) { w.Mode = sale.RoomPaused }))
+	ticket := r.joinRoom("calm", "c-1")["ticket"].(string)
+	r.get("/v1/queue/"+ticket).want(t, http.StatusOK)
+	calls := func() (n float64) {
+		for line := range strings.Lines(string(r.call("GET", "/metrics", "", "Authorization", "").text)) {
+			var v float64
+			if strings.HasPrefix(line, "flashgate_redis_call_duration_seconds_count") {
+				_, err := fmt.Sscanf(line[strings.LastIndexByte(line, ' ')+1:], "%g", &v)
+				require.NoError(t, err)
+				n += v
+			}
+		}
+		return n
+	}
+	before, began := calls(), time.Now()
+	for range 500 {
+		r.get("/v1/queue/"+ticket).want(t, http.StatusOK)
+	}
+	// The room looks four times a second, with up to three calls, however many read their tickets.
+	most := 3 * (time.Since(began).Seconds()*4 + 2)
+	require.LessOrEqual(t, calls()-before, most)
+}

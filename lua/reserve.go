@@ -98,7 +98,11 @@ func (r *ReserveRequest) from() string {
 	if r.IP == "" && r.Device == "" && r.Tier == "" && r.Admission == "" {
 		return ""
 	}
-	return r.IP + "\n" + r.Device + "\n" + r.Tier + "\n" + r.Admission
+	from := r.IP + "\n" + r.Device + "\n" + r.Tier
+	if r.Admission != "" {
+		from += "\n" + r.Admission
+	}
+	return from
 }
 
 // read fills an answer from the detail of its outcome.

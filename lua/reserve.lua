@@ -18,9 +18,8 @@
 --         fingerprint  of the request as asked
 --         lines        packed, normalized; an empty location lets the sale's allocation pick
 --         actor        who asks, for the ledger
---         from         ip, device, tier and admission (admission.lua), joined by newlines; '' when it
---         names none
---                      of them
+--         from         ip, device and tier, then an admission (admission.lua) if there is one, joined by
+--                      newlines; '' when it names none of them
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
@@ -44,11 +43,11 @@ end
 local FIRST, STRIDE = 6, 6
 local stream_max = tonumber(ARGV[5])
 
--- Who asks beside the customer: ip, device, tier, and their admission.
-local FROM_FORM = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
+-- Who asks beside the customer: ip, device, and tier with what follows.
+local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
 local function asks_from(from)
   if from == '' then
-    return '', '', '', ''
+    return '', '', ''
   end
   return string.match(from, FROM_FORM)
 end
@@ -78,8 +77,10 @@ for n = 1, #ids do
       names[#names + 1] = customer
     end
     if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
-      local ip, device, tier, admission = asks_from(ARGV[at + 5])
-      asks_admission(n, customer, admission)
+      local ip, device, tier = asks_from(ARGV[at + 5])
+      if shard.room ~= '' then
+        tier = asks_admission(n, customer, tier)
+      end
       first_field[n] = #fields
       add_fields(rules, fields, customer, ip, device)
       tier_of[n] = tier ~= '' and caps_of(shard, tier)
@@ -187,7 +188,7 @@ local function wait(n, at, lines)
   end
   local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local _, _, tier = asks_from(ARGV[at + 5])
-  tier = string.match(tier, '^[%w._-]+$') or ''
+  tier = string.match(string.match(tier, '^[^\n]*'), '^[%w._-]+$') or ''
   local i = #entries
   entries[i + 1], entries[i + 2] = next_event(shard, 'waitlisted', id, customer, packed, ARGV[at + 4], tier,
     '{"fp":"' .. fingerprint .. '"}')
@@ -195,7 +196,9 @@ local function wait(n, at, lines)
     .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
   fresh[id], fresh_ahead[id] = record, ahead
-  use_admission(n)
+  if shard.room ~= '' then
+    use_admission(n)
+  end
   count_waiter(shard, lines, 1)
   for k = 1, #lines do
     if lines[k].last_of_sku then
@@ -234,7 +237,9 @@ local function take(n, at)
     return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
-  use_admission(n)
+  if shard.room ~= '' then
+    use_admission(n)
+  end
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -295,7 +300,9 @@ if #entries > 0 then
   save_units()
   save_queues(shard)
   note_offers()
-  save_admissions(shard)
+  if shard.room ~= '' then
+    save_admissions(shard)
+  end
   save_head(shard)
 end
 save_arrivals(shard, generations)

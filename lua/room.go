@@ -148,8 +148,9 @@ type RoomCounts struct {
 	// DrawnInLine are those in line who have a place in the draw.
 	InLine, DrawnInLine, PassedOver int64
 	// Inside were admitted and have not reserved.
-	Inside     int64
-	Free, Held int64 // units
+	Inside int64
+	// Free and Held are units, as they were counted last; Free is negative before that.
+	Free, Held int64
 }
 
 // RoomNews is what happened to somebody last.

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"flashgate/internal/redistest"
@@ -104,25 +103,13 @@ func BenchmarkRoomTick(b *testing.B) {
 
 // BenchmarkRoomMemory reports the bytes of Redis that a ticket takes.
 func BenchmarkRoomMemory(b *testing.B) {
-	used := func(rdb redis.UniversalClient) int64 {
-		info, err := rdb.Info(b.Context(), "memory").Result()
-		require.NoError(b, err)
-		for line := range strings.Lines(info) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-				n, _ := strconv.ParseInt(v, 10, 64)
-				return n
-			}
-		}
-		b.Fatal("no used_memory")
-		return 0
-	}
 	for b.Loop() {
 		const tickets = 100_000
 		e, room, next := roomBench(b, 100) // the keys are there
-		before := used(e.Redis)
+		before := redistest.Memory(b, e.Redis)
 		for range tickets / 100 {
 			join(b, e, room, next(100))
 		}
-		b.ReportMetric(float64(used(e.Redis)-before)/tickets, "bytes/ticket")
+		b.ReportMetric(float64(redistest.Memory(b, e.Redis)-before)/tickets, "bytes/ticket")
 	}
 }

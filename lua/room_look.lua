@@ -7,10 +7,10 @@
 --       6 most    of these, at most
 --       then ranks, from 0, whose orders are told
 -- Replies: DONE, then id, seed, commit, credit, pace, next, then counts: drawn, late, admitted, passed,
--- returned,
---   left, used; then in line, of these with a place in the draw, passed over, admitted and not in yet,
---   units free, units held; then the number of orders that follow, these, '' for a rank beyond the end,
---   and then customer, what happened and ms of all news and without: MISSING RECOVERING
+--   returned, left, used; then in line, of these with a place in the draw, passed over, admitted and not
+--   in yet, units free (-1 before they were counted), units held; then the number of orders that follow,
+--   these, '' for a rank beyond the end, and then customer, what happened and ms of all news
+--   and without: MISSING RECOVERING
 local shard, closed = open_shard('room')
 if not shard then
   return closed
@@ -27,7 +27,7 @@ for _, value in ipairs({
   redis.call('ZCARD', ROOM .. 'line'), redis.call('ZCOUNT', ROOM .. 'line', '-inf', whole(LATE)),
   redis.call('ZCARD', ROOM .. 'passed'),
   redis.call('ZCOUNT', ROOM .. 'open', '(' .. whole(shard.now - admission), '+inf'),
-  tonumber(state[14] or '0'), tonumber(state[15] or '0'),
+  tonumber(state[14] or '-1'), tonumber(state[15] or '0'),
 }) do
   reply[#reply + 1] = whole(value)
 end

@@ -158,7 +158,7 @@ func (r *Room) wait(s *Standing, v *view, c *current, order int64, phase sale.Ph
 	}
 	s.Ahead = v.line.ahead(order)
 	could := (v.Free+v.Held)*c.room.OverAdmissionPercent/100 - v.Inside
-	if s.Ahead >= could {
+	if v.Free >= 0 && s.Ahead >= could {
 		s.State = Unlikely
 	}
 	stopped := phase != sale.PhaseOpen || c.room.Mode == sale.RoomPaused

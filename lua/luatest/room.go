@@ -102,6 +102,7 @@ func roomJoin(t *testing.T, rdb redis.UniversalClient) {
 	require.EqualValues(t, 4, s.Late)
 	require.EqualValues(t, 4, s.Next)
 	require.Empty(t, s.News)
+	require.Negative(t, s.Free, "not counted yet")
 	require.Empty(t, e.Admit(Base+1))
 	require.EqualValues(t, 107, e.Look(0).Free)
 

@@ -3,17 +3,27 @@
 -- An admission is "<ms of admission>,<ms at which it ends>", as the door read it from the signed token;
 -- 'bad' for a token that is not ours, is another's, or is of another room; '' for none. It holds as
 -- long as what the room knows of its customer (room.lua) is that very admission, so that it is used
--- once. Only a hold, or a place in line, uses it.
-local admissions, admitted_customers, inside, uses = {}, {}, {}, {}
+-- once. Only a hold, or a place on the waitlist, uses it. Nothing is made for sales that have no room.
+local admissions, admitted_customers, inside, uses
 
-local function asks_admission(n, customer, admission)
-  if admission ~= '' then
-    admissions[n] = {customer = customer, text = admission}
-    admitted_customers[#admitted_customers + 1] = customer
+-- Notes the admission that may follow a tier, and returns the tier.
+local function asks_admission(n, customer, tier)
+  if not admissions then
+    admissions, admitted_customers, inside, uses = {}, {}, {}, {}
   end
+  local alone, admission = string.match(tier, '^([^\n]*)\n(.*)$')
+  if not alone then
+    return tier
+  end
+  admissions[n] = {customer = customer, text = admission}
+  admitted_customers[#admitted_customers + 1] = customer
+  return alone
 end
 
 local function read_admissions()
+  if not admissions then
+    return
+  end
   for from = 1, #admitted_customers, CHUNK do
     local to = math.min(from + CHUNK - 1, #admitted_customers)
     local texts = redis.call('HMGET', ROOM .. 'in', unpack(admitted_customers, from, to))
@@ -25,7 +35,7 @@ end
 
 -- Why a request may not take units; nil when it may.
 local function judge_admission(shard, n)
-  local brought = admissions[n]
+  local brought = admissions and admissions[n]
   if not brought then
     return 'NOT_ADMITTED'
   end
