@@ -69,10 +69,11 @@ type Options struct {
 	// Providers set and judge challenges beside proof of work; none by default.
 	Providers []challenge.Provider
 
-	// RoomSlow is when a reserve counts as slow, and enough of them slow the waiting rooms down; default 150 ms, the
-	// time that nearly all should take.
+	// RoomSlow is when a reserve counts as slow, and enough of them slow the waiting rooms down; default
+	// 150 ms, the time that nearly all should take.
 	RoomSlow time.Duration
-	// RoomHeardMax is how many who wait in one room the gateway remembers to have heard of; default 1,000,000.
+	// RoomHeardMax is how many who wait in one room the gateway remembers to have heard of; default
+	// 1,000,000.
 	RoomHeardMax int
 
 	// ConfirmWait is how long confirm, cancel, adjust and sale changes wait for the ledger before

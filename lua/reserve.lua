@@ -364,9 +364,7 @@ local function take(n, at)
     return refused, detail
   end
   move_units(picked, customer, 1, 0)
-  if shard.room ~= '' then
-    use_admission(n)
-  end
+  use_admission(n)
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -409,9 +407,7 @@ if #entries > 0 then
   redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
   redis.call('ZADD', DEADLINES, unpack(scores))
   save_units()
-  if shard.room ~= '' then
-    save_admissions(shard)
-  end
+  save_admissions(shard)
   save_head(shard)
 end
 save_arrivals(shard, generations)

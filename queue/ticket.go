@@ -27,16 +27,16 @@ type Sealer interface {
 	Open(purpose, text string) ([]byte, error)
 }
 
-// Ticket is a place in a line of a sale. Its text is signed and says all of it, so that no gateway has to look
-// up what a ticket is.
+// Ticket is a place in a line of a sale. Its text is signed and says all of it, so that no gateway has
+// to look up what a ticket is.
 type Ticket struct {
 	Kind     Kind
 	Sale     string
 	Customer string
 	// Reservation is the id that a ticket of the waitlist waits for; else "".
 	Reservation string
-	// Origin is random and made with what the ticket is a place in: the id of the room, or the mark of the event
-	// that put the request on the waitlist. A sale that was recreated under its old name has others.
+	// Origin is random and made with what the ticket is a place in: the id of the room, or the mark of the
+	// event that put the request on the waitlist. A sale that was recreated under its old name has others.
 	Origin string
 	// Number is the place in the order of the line, from 1; 0 where a draw decides, or nothing is known.
 	Number int64

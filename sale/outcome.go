@@ -61,6 +61,7 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
+	Insufficient, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom,
+	VersionConflict, OutOfRange, StaleVersion, FieldLocked,
 	Missing, Recovering, Superseded,
 }
