@@ -39,6 +39,9 @@ func (g *Gateway) reserve(r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := g.tooLate(r, &v, &try, body.ReservationID, lines); err != nil {
+		return err
+	}
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
@@ -53,12 +56,7 @@ func (g *Gateway) reserve(r *request) error {
 	case sale.Replay:
 		r.replayed()
 	default:
-		if !viewOf(r, &v, "").numbers {
-			for i := range a.Shortages {
-				a.Shortages[i].Available = hiddenNumber
-			}
-		}
-		return refusal(&a)
+		return g.refuseReserve(r, &v, &a)
 	}
 	r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
 	b := make([]byte, 0, 320+80*len(a.Reservation.Lines))

@@ -44,6 +44,7 @@ type Gateway struct {
 
 	metrics    *metrics
 	limiter    *limiter
+	edge       *edge
 	challenges *challenge.Service
 	watch      *challenge.Watch
 	rings      rings
@@ -81,20 +82,22 @@ func New(d Deps) (*Gateway, error) {
 	}
 	o := d.Options.withDefaults()
 	m := newMetrics(d.Registry)
+	memory := newEdge(o, m)
 	g := &Gateway{
+		edge:  memory,
 		store: d.Store, ledger: d.Ledger, log: d.Log, opts: o, metrics: m,
 		keys:       newKeyring(d.Ledger, o),
 		catalog:    newCatalog(d.Ledger, o),
-		reserver:   newReserver(d.Store, o, m),
+		reserver:   newReserver(d.Store, memory, o, m),
 		resolver:   newResolver(d.Store, o, m),
-		durability: newDurability(d.Ledger, d.Store, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
+		durability: newDurability(d.Ledger, heard{d.Store, memory.announced}, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
 		requestID: newRequestIDs(),
 		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
 	var err error
-	if g.limiter, err = newLimiter(d.Store, g.resolver, o, m); err != nil {
+	if g.limiter, err = newLimiter(d.Store, g.resolver, memory, o, m); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if err = g.newChallenges(); err != nil {
