@@ -27,7 +27,7 @@ type Options struct {
 	Faults []string
 	// PerRound is how many faults a round has, 1 to 20; default two or three, drawn from the seed.
 	PerRound int
-	// Shoppers of one round, 1 to 10,000; default 500.
+	// Shoppers of one round, 1 to 10,000; default 800.
 	Shoppers int
 	// Duration within which they come, and within which things break, 1 s to 5 min; default 5 s.
 	Duration time.Duration
@@ -63,7 +63,7 @@ func (e UsageError) Error() string { return e.Text }
 
 func (o *Options) setDefaults() error {
 	o.Rounds = cmp.Or(o.Rounds, 20)
-	o.Shoppers = cmp.Or(o.Shoppers, 500)
+	o.Shoppers = cmp.Or(o.Shoppers, 800)
 	o.Duration = cmp.Or(o.Duration, 5*time.Second)
 	o.Settle = cmp.Or(o.Settle, 30*time.Second)
 	if len(o.Faults) == 0 {

@@ -55,11 +55,25 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 	case verdictBury:
 		return w.bury(tctx, tx, s, v.detail)
 	case verdictFreeze:
-		w.become(stateFrozen, v.reason, v.detail+"; "+adoptAdvice(w.id.Sale))
-		return ms(w.r.opts.FrozenMs), nil
+		return w.freeze(tctx, v)
 	default:
 		return 0, nil // Overtaken: the next round has the new head.
 	}
+}
+
+// freeze leaves the shard to an operator, unless the head has moved: a session that ended without a word
+// has lost the lock, and what another drained and trimmed since looks like a gap.
+func (w *worker) freeze(ctx context.Context, v verdict) (time.Duration, error) {
+	head, err := w.r.ledger.Head(ctx, w.id)
+	if err != nil {
+		return 0, step("read head", err)
+	}
+	if !sameHead(head, w.head) {
+		w.head = head
+		return 0, nil
+	}
+	w.become(stateFrozen, v.reason, v.detail+"; "+adoptAdvice(w.id.Sale))
+	return ms(w.r.opts.FrozenMs), nil
 }
 
 // drain appends the next events of the chain, and trims once they are durable.

@@ -166,7 +166,7 @@ func (r *rig) eventually(what string, f func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); !f(); {
 		if time.Now().After(end) {
-			l, _ := r.gate.Look(r.ctx, 1, 0, 0)
+			l, _ := r.gate.Look(r.ctx, 1, 0, 1)
 			h, _ := r.ledger.Head(r.ctx, r.id)
 			r.t.Fatalf("not within %v: %s\nredis %+v\nledger %+v", patience, what, l, h)
 		}
@@ -187,6 +187,17 @@ func (r *rig) settled() ledger.Head {
 			l.Mark == h.Mark && l.Watermark == h.Seq
 	})
 	return h
+}
+
+// notFarBehind lets traffic wait for the ledger, as a gateway does with stream_max_events: otherwise it
+// would outrun a ledger on a slow machine without end.
+func (r *rig) notFarBehind(events int64) {
+	r.t.Helper()
+	r.eventually("the ledger follows", func() bool {
+		l, err := r.gate.Look(r.ctx, 1, 0, 1)
+		require.NoError(r.t, err)
+		return l.Seq-l.Watermark <= events
+	})
 }
 
 // created makes the sale by a reconciler that then stops.

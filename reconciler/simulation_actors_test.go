@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 
 	"flashgate/ledger"
 	"flashgate/lua"
@@ -131,7 +132,7 @@ func (s *simulation) openBooks(i int) {
 	rec := New(Deps{
 		Store: lua.New(s.client, lua.Options{MaxClockStepMs: clockStepMs}), Ledger: simulatedLedger{s.memory, s},
 		Options: Options{
-			Drain: true, Sweep: true, BatchMax: 5, LooksMax: 3, TailEvents: 3, AliveMs: 1000, SliceRecords: 4, FoldPage: 7,
+			Drain: true, Sweep: true, BatchMax: 5, LooksMax: 3, TailEvents: 1, AliveMs: 1000, SliceRecords: 4, FoldPage: 7,
 			// It is over with the next look: no random patience.
 			TakeoverMs: 1, MaxClockStepMs: clockStepMs, RecoveryGraceMs: 2000,
 		},
@@ -140,16 +141,20 @@ func (s *simulation) openBooks(i int) {
 	rec.open = func(id ledger.Shard) shard { return namedShard{open(id), s} }
 	w := newWorker(rec, s.id)
 	name := fmt.Sprintf("reconciler %d", i+1)
-	drain := s.begin(name, 4, func(ctx context.Context) {
+	drain := s.begin(name, s.pace, func(ctx context.Context) {
 		if s.rng.IntN(6) == 0 {
 			if pending, err := rec.ledger.PendingVersions(ctx); err == nil && len(pending) > 0 {
 				w.versions.Store(true)
 			}
 		}
-		if _, err := w.round(ctx); err != nil {
+		pause, err := w.round(ctx)
+		if err != nil {
 			w.failed(err)
 		} else {
 			w.failures = 0
+		}
+		if pause > 0 {
+			actorOf(ctx).sleeps = s.rng.IntN(8)
 		}
 		if w.state == stateFrozen || w.state == stateTainted {
 			s.found("the shard is %s: %s", w.state, w.cause)
@@ -228,9 +233,13 @@ type told struct {
 	verdict string // of the wait for the ledger, "" without one
 }
 
-func (s *simulation) remember(d *door, verb string, of shopper, a *lua.Answer, alone bool) *told {
+// remember keeps an answer. Whoever is told to come back later does.
+func (s *simulation) remember(by *actor, d *door, verb string, of shopper, a *lua.Answer, alone bool) *told {
+	if by != nil && (a.Outcome == sale.Missing || a.Outcome == sale.Recovering) {
+		by.sleeps = s.rng.IntN(40)
+	}
 	s.told = append(s.told, told{
-		at: fmt.Sprint(len(s.trace)), by: d.name, verb: verb, shopper: of, alone: alone, Answer: *a,
+		at: strconv.Itoa(len(s.trace)), by: d.name, verb: verb, shopper: of, alone: alone, Answer: *a,
 	})
 	s.seen[string(a.Outcome)]++
 	if a.Outcome == sale.Held {
@@ -270,7 +279,7 @@ func (s *simulation) reserve(ctx context.Context, a *actor, d *door) {
 				again, whose = append(again, batch[i]), append(whose, of[i])
 				continue
 			}
-			s.remember(d, "reserve", of[i], &answers[i], len(batch) == 1)
+			s.remember(a, d, "reserve", of[i], &answers[i], len(batch) == 1)
 		}
 		if len(again) == 0 {
 			return
@@ -293,39 +302,32 @@ func (s *simulation) settle(ctx context.Context, a *actor, d *door) {
 	if n := len(s.holders); n > 0 && s.rng.IntN(6) > 0 {
 		of = s.holders[max(0, n-1-s.rng.IntN(6))]
 	}
-	verb, durable := "", false
+	verb := []string{
+		"confirm", "confirm", "confirm", "confirm", "release", "release", "reduce", "extend", "cancel", "cancel",
+	}[s.rng.IntN(10)]
+	a.doing = verb + " " + of.id
 	var answer lua.Answer
 	var err error
-	switch n := s.rng.IntN(10); {
-	case n < 4:
-		verb, durable = "confirm", true
-		a.doing = verb + " " + of.id
+	switch verb {
+	case "confirm":
 		answer, err = d.shard.Confirm(ctx, of.id, "order-"+of.id, "shop")
-	case n < 6:
-		verb = "release"
-		a.doing = verb + " " + of.id
+	case "release":
 		answer, err = d.shard.Release(ctx, of.id, nil, "shop", "")
-	case n < 7:
-		verb = "reduce"
-		a.doing = verb + " " + of.id
+	case "reduce":
 		keep := []sale.Line{{SKU: "AIR", Location: "berlin", Qty: 1}}
 		answer, err = d.shard.Release(ctx, of.id, keep, "shop", "")
-	case n < 8:
-		verb = "extend"
-		a.doing = verb + " " + of.id
+	case "extend":
 		answer, err = d.shard.Extend(ctx, of.id, int64(1+s.rng.IntN(2)), "shop", "")
 	default:
-		verb, durable = "cancel", true
-		a.doing = verb + " " + of.id
 		answer, err = d.shard.Cancel(ctx, of.id, s.rng.IntN(3) > 0, "changed mind", "shop")
 	}
 	if err != nil {
 		return
 	}
-	t := s.remember(d, verb, of, &answer, true)
+	t := s.remember(a, d, verb, of, &answer, true)
 	switch answer.Outcome {
 	case sale.Confirmed, sale.Cancelled, sale.Replay:
-		if durable {
+		if verb == "confirm" || verb == "cancel" {
 			at := len(s.told) - 1
 			verdict := s.wait(ctx, a, d, t.Answer)
 			s.told[at].verdict = verdict

@@ -272,7 +272,7 @@ func (s *simulation) sellsAgain() {
 			if err != nil {
 				s.fail("P5: %s: %v", d.name, err)
 			}
-			s.remember(d, "reserve", of, &answers[0], true)
+			s.remember(nil, d, "reserve", of, &answers[0], true)
 			if answers[0].Outcome == sale.Held {
 				break
 			}

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -42,23 +43,41 @@ var kinds = []kind{
 // clockStepMs is max_clock_step: the clock jumps by less and by more.
 const clockStepMs = 20_000
 
+// ofCalls are the kinds that are a call's.
+var ofCalls = map[kind]fault{kindFails: callFails, kindLost: callLost, kindLate: callLate}
+
 // faultOfCall draws what happens to the next call: mostly nothing.
 func (s *simulation) faultOfCall() fault {
-	of := map[kind]fault{kindFails: callFails, kindLost: callLost, kindLate: callLate}
-	k := kinds[s.rng.IntN(3)]
-	if s.rng.IntN(8) > 0 || !s.faults[k] {
-		return ""
+	if k := s.draw(func(k kind) bool { return ofCalls[k] != "" }); s.rng.IntN(12) == 0 {
+		return ofCalls[k]
 	}
-	return of[k]
+	return ""
 }
 
-// strike makes something of the world go wrong, if the seed has it.
-func (s *simulation) strike() {
-	k := kinds[3+s.rng.IntN(len(kinds)-3)]
-	if !s.faults[k] {
-		if len(s.late) > 0 {
-			s.arrives()
+// draw draws one of the kinds that the seed has; "" without any.
+func (s *simulation) draw(among func(kind) bool) kind {
+	var on []kind
+	for _, k := range kinds {
+		if s.faults[k] && among(k) {
+			on = append(on, k)
 		}
+	}
+	if len(on) == 0 {
+		return ""
+	}
+	return on[s.rng.IntN(len(on))]
+}
+
+// rebuilding: a rebuild is where a fault matters most.
+func (s *simulation) rebuilding() bool {
+	return s.node.server.HGet(fmt.Sprintf("fg:{%s:%d}:sale", s.id.Sale, s.id.Number), "building") != ""
+}
+
+// strike makes something of the world go wrong, or lets a late call come.
+func (s *simulation) strike() {
+	k := s.draw(func(k kind) bool { return ofCalls[k] == "" })
+	if len(s.late) > 0 && (k == "" || s.rng.IntN(3) == 0) {
+		s.arrives()
 		return
 	}
 	switch k {
@@ -80,9 +99,9 @@ func (s *simulation) strike() {
 			s.holder.Rollback()
 		}
 	case kindClock:
-		by := []time.Duration{-60, -5, -1, 5, 15, 25, 120}[s.rng.IntN(7)] * time.Second
-		s.note("the clock of redis jumps by %v", by)
-		s.skew += by
+		by := []int{-60, -5, -1, 5, 15, 25, 120}[s.rng.IntN(7)]
+		s.note("the clock of redis jumps by %d s", by)
+		s.skew += time.Duration(by) * time.Second
 	case kindClosed:
 		token := []string{"", "somebody"}[s.rng.IntN(2)]
 		s.note("the shard is closed by hand, token %q", token)

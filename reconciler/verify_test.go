@@ -69,6 +69,7 @@ func TestVerifyNoFalseAlarm(t *testing.T) {
 		end, latest := time.Now().Add(4*time.Second), time.Now().Add(patience)
 		for i := 0; time.Now().Before(end) || verified.Load() < 2 && time.Now().Before(latest); i++ {
 			r.traffic(20)
+			r.notFarBehind(500)
 			if i%100 == 50 {
 				c.Caps.PerCustomer++
 				c.HoldSeconds = int64(1 + r.rng.IntN(2))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -126,21 +127,26 @@ func (o *outage) fillDisk() (free func()) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
 		return cmd.Run()
 	}
-	limitAll := func(bytes string) {
+	limitAll := func(bytes string) error {
 		pid := strconv.Itoa(o.pg.PID())
-		require.NoError(o.t, limit(pid, bytes), "prlimit, of util-linux, of the server")
+		if err := limit(pid, bytes); err != nil {
+			return fmt.Errorf("prlimit, of util-linux, of the server: %w", err)
+		}
 		// Whoever it makes from now on has its limit.
 		children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-		require.NoError(o.t, err)
 		for _, id := range strings.Fields(string(children)) {
 			_ = limit(id, bytes) // it may have ended
 		}
+		return err
 	}
-	limitAll(size)
+	require.NoError(o.t, limitAll(size))
 	return func() {
 		o.t.Logf("%d writes failed", strings.Count(o.pg.Log(), "File too large"))
-		o.pg.Start()
-		limitAll("unlimited")
+		// The server may give up at any moment until it has room.
+		o.until(30*time.Second, "PostgreSQL has room again", func() bool {
+			o.pg.Start()
+			return limitAll("unlimited") == nil
+		})
 	}
 }
 
