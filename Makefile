@@ -2,7 +2,7 @@ GOLANGCI_LINT_VERSION := v2.14.0
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test check lint fmt tidy-check bench demo build
+.PHONY: help deps test check lint fmt tidy-check bench bench-http demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,9 @@ tidy-check: ## fail when go.mod or go.sum is not tidy
 
 bench: deps ## the benchmarks, on real servers
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refusing, side by side
+	FLASHGATE_BENCH_AOF=yes FLASHGATE_BENCH_ROUNDS=5 go test -run '^$$' -bench HTTPReserve -benchtime 1x -v -timeout 30m ./gateway
 
 demo: ## a drop with thousands of shoppers, with nothing but Go
 	go run ./cmd/flashgate demo

@@ -44,6 +44,7 @@ type Gateway struct {
 
 	metrics    *metrics
 	limiter    *limiter
+	stocks     *gatherer[string, lua.Availability]
 	edge       *edge
 	challenges *challenge.Service
 	watch      *challenge.Watch
@@ -94,6 +95,7 @@ func New(d Deps) (*Gateway, error) {
 		requestID: newRequestIDs(),
 		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
+	g.stocks = newGatherer(o.QueueMax, g.resolver.do, readStock(d.Store))
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
 	var err error
@@ -357,6 +359,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	}
 	g.reserver.close()
 	g.limiter.close()
+	g.stocks.close()
 	g.end()
 	stopWork()
 	background.Wait()
