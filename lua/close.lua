@@ -6,13 +6,17 @@
 -- ARGV: 5 token   of the rebuild that begins, and takes the place of one under way; '' when a
 --                 gateway closes: then only an open shard of EPOCH is closed
 --       6 reason  why, for operators
+--       7 over    the 'building' that the caller saw: with another the shard is left alone, since the rebuild
+--                 that it was has ended or has been replaced; '*' for whatever there is
 -- Replies: DONE, with mark, last time seen alive in ms and '1' when there was a shard, as found
---   and without: MISSING
-local token, reason = ARGV[5], ARGV[6]
+--   and without: MISSING SUPERSEDED
+local token, reason, over = ARGV[5], ARGV[6], ARGV[7]
 local now = redis_time_ms()
-local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door')
+local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door', 'building')
 if not field[1] and token == '' then
   return {'MISSING', '0', '0', whole(now), ''}
+elseif over ~= '*' and over ~= (field[6] or '') then
+  return {'SUPERSEDED', field[1] or '0', field[2] or '0', whole(now), ''}
 end
 
 -- A removal is let through by a full memory, and everything after it then is too.

@@ -2,7 +2,7 @@ package lua
 
 import (
 	"context"
-	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,26 +25,55 @@ type ClosedShard struct {
 	// LastMs is when it was last known to be alive; 0 when Redis had no such shard.
 	LastMs int64
 	Found  bool
+	// Superseded: it was left as it is.
+	Superseded bool
 }
 
-// Close begins a rebuild: the shard is closed, and token:0 takes the place of any other rebuild.
+// Close begins a rebuild: the shard is closed, and token:0 takes the place of any other rebuild. Without a
+// token a gateway closes it.
 func (s *Shard) Close(ctx context.Context, token, reason string) (ClosedShard, error) {
-	h, rest, err := s.callIn(ctx, closeScript, s.life.Load().era, []any{token, reason})
+	return s.CloseOver(ctx, token, reason, anyBuilding)
+}
+
+// CloseOver is Close for who has looked: unless building is what it saw the shard is left alone, and the answer
+// is Superseded.
+func (s *Shard) CloseOver(ctx context.Context, token, reason, building string) (ClosedShard, error) {
+	h, rest, err := s.callIn(ctx, closeScript, s.life.Load().era, []any{token, reason, building})
 	if err != nil {
 		return ClosedShard{}, err
 	}
-	c := ClosedShard{Head: h, Mark: at(rest, 0), Found: at(rest, 2) == "1"}
+	c := ClosedShard{Head: h, Mark: at(rest, 0), Found: at(rest, 2) == "1", Superseded: h.Outcome == sale.Superseded}
 	c.LastMs, _ = strconv.ParseInt(at(rest, 1), 10, 64)
 	return c, nil
 }
+
+// anyBuilding is no token of a rebuild.
+const anyBuilding = "*"
 
 // Slice is one bounded part of what a rebuild writes.
 type Slice struct{ args []any }
 
 // Slices lays the books out in slices of at most rows rows, for records that live recordMs from
 // the moment they were finished, at nowMs of Redis. Finished records that are over are left out.
-func Slices(b *sale.Books, rows int, recordMs, nowMs int64) []Slice {
-	w := &sliceWriter{rows: rows}
+func Slices(b *sale.Books, rows int, recordMs, nowMs int64) iter.Seq[Slice] {
+	return func(yield func(Slice) bool) {
+		w := &sliceWriter{rows: rows, yield: yield}
+		w.all(b, recordMs, nowMs)
+		if len(w.args) > 0 && !w.stopped {
+			yield(Slice{w.args})
+		}
+	}
+}
+
+// sliceWriter hands on each slice as it is full.
+type sliceWriter struct {
+	rows    int
+	yield   func(Slice) bool
+	args    []any
+	stopped bool
+}
+
+func (w *sliceWriter) all(b *sale.Books, recordMs, nowMs int64) {
 	for i := range b.Config.Items {
 		c := &b.Config.Items[i]
 		item := ItemLevels{SKU: c.SKU, Cap: c.CapPerCustomer, LowAt: c.LowAt}
@@ -76,31 +105,32 @@ func Slices(b *sale.Books, rows int, recordMs, nowMs int64) []Slice {
 			w.row("adjustment", id, a.Pack(), strconv.FormatInt(ms, 10))
 		}
 	}
-	return w.slices
-}
-
-type sliceWriter struct {
-	rows   int
-	slices []Slice
 }
 
 func (w *sliceWriter) row(kind, name, value, number string) {
-	n := len(w.slices)
-	if n == 0 || len(w.slices[n-1].args) >= 4*w.rows {
-		w.slices = append(w.slices, Slice{})
-		n++
+	if w.stopped {
+		return
 	}
-	w.slices[n-1].args = append(w.slices[n-1].args, kind, name, value, number)
+	if len(w.args) >= rowArgs*w.rows {
+		w.stopped = !w.yield(Slice{w.args})
+		w.args = nil
+	}
+	if w.args == nil {
+		w.args = make([]any, 0, rowArgs*w.rows)
+	}
+	w.args = append(w.args, kind, name, value, number)
 }
+
+// rowArgs are the arguments of a row.
+const rowArgs = 4
 
 // packCounts writes the packed counts of shared/units.lua.
 func packCounts(counts map[string]int64) string {
-	var b strings.Builder
-	b.WriteByte(';')
+	b := append(make([]byte, 0, 32), ';')
 	for _, sku := range slices.Sorted(maps.Keys(counts)) {
-		fmt.Fprintf(&b, "%s=%d;", sku, counts[sku])
+		b = append(strconv.AppendInt(append(append(b, sku...), '='), counts[sku], 10), ';')
 	}
-	return b.String()
+	return string(b)
 }
 
 // Build writes slice number k, from 1, of a rebuild into an epoch: DONE or SUPERSEDED.

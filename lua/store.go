@@ -161,7 +161,7 @@ func (s *Shard) follow(from *life, epoch int64) {
 func (s *Shard) steppedBack(ctx context.Context, in *life, seen, got int64) {
 	reason := fmt.Sprintf("seq stepped back from %d to %d in epoch %d", seen, got, in.epoch)
 	// When this call fails too the next one sees the same step.
-	_, _, err := s.callIn(ctx, closeScript, in.era, []any{"", reason})
+	_, _, err := s.callIn(ctx, closeScript, in.era, []any{"", reason, anyBuilding})
 	if err == nil {
 		s.store.opts.OnStepBack(s.Sale, s.Number, seen, got)
 	}

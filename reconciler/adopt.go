@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flashgate/ledger"
+	"flashgate/lua"
 	"flashgate/sale"
 )
 
@@ -100,7 +101,7 @@ func (w *worker) adoptOnce(ctx context.Context, done *Adopted) error {
 	if state.moved || state.seq != c.closed.Head.Seq || state.mark != c.closed.Mark {
 		return errAgain
 	}
-	fork := int64(0)
+	var fork *lua.RawEvent
 	a := &adoption{books: w.recovery.books, state: state, actor: w.order.Actor}
 	if done.Keep == KeepRedis {
 		err = a.redis(w.versionsOf(ctx))
@@ -199,7 +200,7 @@ func (w *worker) adoptedEvent(a *adoption, c condemned, keep Keep, grace int64) 
 
 // commitAdopted appends the events in one transaction, if the ledger and Redis still are what they were
 // when they were read.
-func (w *worker) commitAdopted(ctx context.Context, a *adoption, c condemned, fork int64) error {
+func (w *worker) commitAdopted(ctx context.Context, a *adoption, c condemned, fork *lua.RawEvent) error {
 	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.AdoptTimeoutMs))
 	defer cancel()
 	tx, err := w.r.ledger.Begin(ctx, w.id)
@@ -217,7 +218,7 @@ func (w *worker) commitAdopted(ctx context.Context, a *adoption, c condemned, fo
 	if s.Building != c.token+":0" || s.Epoch != a.state.epoch || s.Seq != a.state.seq || s.Mark != a.state.mark {
 		return errAgain
 	}
-	if fork > 0 {
+	if fork != nil {
 		if err := w.setAside(ctx, tx, c, fork); err != nil {
 			return err
 		}

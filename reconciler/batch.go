@@ -20,10 +20,16 @@ func (r *Reconciler) place(ctx context.Context) (release func(), err error) {
 
 // appendMore goes on with a backlog in the transaction that has n of its events: look after look, as
 // long as they are full, so that the price of a commit is shared by many; one look when the last round failed, so
-// that a small step may pass. Each event names the one before
-// it, so looks at different moments make one chain or none. s becomes the last look. It returns how many
+// that a small step may pass. Each event names the one before it, so looks at different moments make one chain or
+// none. s becomes the last look. It returns how many
 // events there are now; none when the ledger would not take one, and the transaction is lost.
 func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, begun time.Time) (int, error) {
+	var ahead func() (sight, bool)
+	defer func() {
+		if ahead != nil {
+			ahead()
+		}
+	}()
 	most := w.r.opts.LooksMax
 	if w.failures > 0 {
 		most = 1
@@ -32,7 +38,11 @@ func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, 
 		if len(s.events) < w.r.opts.BatchMax || w.invalid.seq != 0 || tx.Head().Seq != s.events[len(s.events)-1].Seq {
 			break
 		}
-		next, ok := w.nextPage(ctx, tx.Head())
+		if ahead == nil {
+			ahead = w.lookAhead(ctx, tx.Head())
+		}
+		next, ok := ahead()
+		ahead = nil
 		if !ok {
 			break // What is there is worth a commit; the next round sees why.
 		}
@@ -40,8 +50,12 @@ func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, 
 		if more == 0 {
 			break
 		}
-		if err := w.append(ctx, tx, next.events[:more]); err != nil {
-			_, err = w.refused(next.events[:more], err)
+		events := next.events[:more]
+		if more == w.r.opts.BatchMax && more >= aheadFrom && looks+1 < most {
+			ahead = w.lookAhead(ctx, ledger.Head{Epoch: tx.Head().Epoch, Seq: events[more-1].Seq})
+		}
+		if err := w.append(ctx, tx, events); err != nil {
+			_, err = w.refused(events, err)
 			return 0, err
 		}
 		*s = next
@@ -50,8 +64,18 @@ func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, 
 	return n, nil
 }
 
-// nextPage looks after a head that is not committed yet; ok says that Redis answers and is in its epoch.
-func (w *worker) nextPage(ctx context.Context, head ledger.Head) (s sight, ok bool) {
-	s, err := w.look(ctx, head)
-	return s, err == nil && !s.Missing && s.Epoch == head.Epoch
+// lookAhead looks after an event while the ledger takes those up to it, and returns how to get what is
+// there. Its ok says that Redis answers and is in the epoch.
+func (w *worker) lookAhead(ctx context.Context, head ledger.Head) func() (sight, bool) {
+	var s sight
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s, err = w.look(ctx, head)
+	}()
+	return func() (sight, bool) {
+		<-done
+		return s, err == nil && !s.Missing && s.Epoch == head.Epoch
+	}
 }

@@ -44,12 +44,10 @@ func BenchmarkVerify(b *testing.B) {
 		var events int
 		for b.Loop() {
 			books, chain := sale.NewBooks(r.id.Sale, 0), ledger.Head{}
-			for {
-				entries, err := r.ledger.Events(r.ctx, r.id, books.Seq, rec.opts.FoldPage)
+			pages := reader{read: rec.events(r.id)}
+			for head := r.settled(); books.Seq < head.Seq; {
+				entries, err := pages.page(r.ctx, books.Seq, head.Seq, rec.opts.FoldPage)
 				require.NoError(b, err)
-				if len(entries) == 0 {
-					break
-				}
 				chain, err = chain.Verify(r.id, entries)
 				require.NoError(b, err)
 				for i := range entries {

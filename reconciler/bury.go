@@ -108,7 +108,7 @@ func (w *worker) tainted(ctx context.Context, tx ledger.Tx, s sight, v verdict) 
 	}
 	if s.Open && !s.Missing {
 		w.recovery.token = newMark()
-		if _, err := w.sh.Close(ctx, w.recovery.token, v.reason); err != nil {
+		if _, err := w.sh.CloseOver(ctx, w.recovery.token, v.reason, s.Building); err != nil {
 			return 0, step("close", err)
 		}
 	}

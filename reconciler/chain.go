@@ -57,10 +57,7 @@ func (v *verification) foldTo(ctx context.Context, seq int64) error {
 
 // entries reads the next events, not above seq.
 func (v *verification) entries(ctx context.Context, seq int64) ([]ledger.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, ms(v.r.opts.StepTimeoutMs))
-	defer cancel()
-	limit := min(int64(v.r.opts.FoldPage), seq-v.books.Seq)
-	entries, err := v.r.ledger.Events(ctx, v.id, v.books.Seq, int(limit))
+	entries, err := v.events.page(ctx, v.books.Seq, seq, v.r.opts.FoldPage)
 	if err != nil {
 		return nil, step("read events", err)
 	}
@@ -70,10 +67,9 @@ func (v *verification) entries(ctx context.Context, seq int64) ([]ledger.Entry, 
 func (v *verification) fold(entries []ledger.Entry) error {
 	for i := range entries {
 		e := &entries[i].Event
-		at := fmt.Sprintf("%d-%d", e.Epoch, e.Seq)
 		next, err := v.chain.Verify(v.id, entries[i:i+1])
 		if err != nil && next.Seq == e.Seq {
-			v.differ(DifferentChain, at, "", fmt.Sprintf("hash %.8x, and a row with the hash %.8x",
+			v.differ(DifferentChain, positionOf(e), "", fmt.Sprintf("hash %.8x, and a row with the hash %.8x",
 				entries[i].Hash, next.Hash))
 			// Every row after it is judged by itself.
 			next.Hash, err = entries[i].Hash, nil
@@ -85,7 +81,7 @@ func (v *verification) fold(entries []ledger.Entry) error {
 			if errors.Is(err, sale.ErrOversold) {
 				v.report.OversellIncidents++
 			}
-			v.differ(DifferentFold, at, "", err.Error())
+			v.differ(DifferentFold, positionOf(e), "", err.Error())
 			return errBroken
 		}
 		v.chain = next

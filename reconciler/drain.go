@@ -45,7 +45,7 @@ func (w *worker) locked(ctx context.Context, s sight, v verdict) (time.Duration,
 		if wait, err := w.tainted(tctx, tx, s, v); wait > 0 || err != nil {
 			return wait, err
 		}
-		c, err := w.condemn(tctx, tx, v)
+		c, err := w.condemn(tctx, tx, s, v)
 		if err != nil {
 			return 0, err
 		}

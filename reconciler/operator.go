@@ -161,7 +161,7 @@ func (w *worker) rebuildOnce(ctx context.Context, done *Rebuilt) (time.Duration,
 	case n > 0:
 		return 0, fmt.Errorf("%w: %d", ErrTainted, n)
 	}
-	c, err := w.condemn(tctx, tx, v)
+	c, err := w.condemn(tctx, tx, s, v)
 	if err != nil {
 		return 0, err
 	}
@@ -257,7 +257,9 @@ func (w *worker) plan(ctx context.Context) (RebuildPlan, error) {
 		}
 	}
 	p.Records, p.Adjustments, p.Customers = len(b.Reservations), len(b.Adjustments), len(b.Customers)
-	p.Slices = len(lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, s.NowMs))
+	for range lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, s.NowMs) {
+		p.Slices++
+	}
 	return p, nil
 }
 

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"iter"
 	mathrand "math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"flashgate/ledger"
@@ -61,19 +63,22 @@ type condemned struct {
 
 // condemn closes the shard with the lock held, and drains what still continues the ledger:
 // nothing is appended to it any more. It ends the transaction.
-func (w *worker) condemn(ctx context.Context, tx ledger.Tx, v verdict) (condemned, error) {
+func (w *worker) condemn(ctx context.Context, tx ledger.Tx, s sight, v verdict) (condemned, error) {
 	w.become(stateRecovering, v.reason, v.detail)
 	w.tell(StageClose, 0, 0)
-	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	c := condemned{token: newMark(), reason: v.reason, begun: time.Now()}
 	w.recovery.token = c.token
 	if err := w.r.step(w.id, "close"); err != nil {
 		return c, step("close", err)
 	}
 	var err error
-	if c.closed, err = w.sh.Close(ctx, c.token, v.reason); err != nil {
+	if c.closed, err = w.sh.CloseOver(ctx, c.token, v.reason, s.Building); err != nil {
 		return c, step("close", err)
 	}
+	if c.closed.Superseded {
+		return c, errAgain
+	}
+	w.r.m.rebuilds.WithLabelValues(v.reason).Inc()
 	drained := 0
 	for {
 		s, err := w.look(ctx, tx.Head())
@@ -143,14 +148,14 @@ func (w *worker) fold(ctx context.Context, head ledger.Head) error {
 	if r.books == nil {
 		r.books = sale.NewBooks(w.id.Sale, w.id.Number)
 	}
+	events := reader{read: w.r.events(w.id)}
+	defer events.end()
 	for r.books.Seq < head.Seq {
 		w.tell(StageFold, r.books.Seq, head.Seq)
 		if err := w.r.step(w.id, "fold"); err != nil {
 			return step("fold", err)
 		}
-		page, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
-		entries, err := w.r.ledger.Events(page, w.id, r.books.Seq, w.r.opts.FoldPage)
-		cancel()
+		entries, err := events.page(ctx, r.books.Seq, head.Seq, w.r.opts.FoldPage)
 		if err == nil && len(entries) == 0 {
 			err = fmt.Errorf("the ledger's head is %d, its last event %d", head.Seq, r.books.Seq)
 		}
@@ -167,15 +172,15 @@ func (w *worker) fold(ctx context.Context, head ledger.Head) error {
 	return nil
 }
 
-// forkStart finds the first event of the closed shard's stream that is not in the ledger, 0 when
+// forkStart finds the first event of the closed shard's stream that is not in the ledger, nil when
 // there is none. Marks are random and each event names the one before it, so none after it is.
-func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
+func (w *worker) forkStart(ctx context.Context, c condemned) (*lua.RawEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, ms(w.r.opts.StepTimeoutMs))
 	defer cancel()
 	for epoch, after := c.closed.Head.Epoch, int64(0); epoch > 0; {
 		l, err := w.sh.Look(ctx, epoch, after, w.r.opts.BatchMax)
 		if err != nil {
-			return 0, step("look for a fork", err)
+			return nil, step("look for a fork", err)
 		}
 		if len(l.Events) == 0 {
 			break
@@ -186,30 +191,32 @@ func (w *worker) forkStart(ctx context.Context, c condemned) (int64, error) {
 		}
 		marks, err := w.r.ledger.Marks(ctx, w.id, seqs)
 		if err != nil {
-			return 0, step("read marks", err)
+			return nil, step("read marks", err)
 		}
 		for _, e := range l.Events {
-			mark, _, _ := strings.Cut(e.Packed, "\n")
+			mark, _ := marksOf(e)
 			known, ok := marks[e.Seq]
 			if !ok {
 				if ok, err = w.isBuried(ctx, e); err != nil {
-					return 0, err
+					return nil, err
 				}
 				known = mark
 			}
 			if !ok || known != mark {
-				return e.Seq, nil
+				return &e, nil
 			}
 		}
 		after = seqs[len(seqs)-1]
 	}
-	return 0, nil
+	return nil, nil
 }
 
 // beginEpoch commits the rebuilt event, if the ledger's head is still the one that was folded and
 // the shard still closed by this rebuild. No other call to the ledger is made while the lock is
 // held: it could wait for a connection that others in the same place hold.
-func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64) (*sale.Event, error) {
+func (w *worker) beginEpoch(
+	ctx context.Context, c condemned, fork *lua.RawEvent, grace int64,
+) (*sale.Event, error) {
 	if err := w.r.step(w.id, "begin epoch"); err != nil {
 		return nil, step("begin epoch", err)
 	}
@@ -232,7 +239,7 @@ func (w *worker) beginEpoch(ctx context.Context, c condemned, fork, grace int64)
 	if s.Building != c.token+":0" || judge(s, head, w.r.opts.MaxClockStepMs).what != verdictRebuild {
 		return nil, errAgain
 	}
-	if fork > 0 {
+	if fork != nil {
 		if err := w.setAside(ctx, tx, c, fork); err != nil {
 			return nil, err
 		}
@@ -275,15 +282,22 @@ func (w *worker) rebuiltEvent(c condemned, head ledger.Head, nowMs, grace int64)
 	}, nil
 }
 
-// setAside keeps the events of a lost fork for inspection, whole.
-func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from int64) error {
-	total := 0
-	for after := from - 1; ; {
+// setAside keeps the events of a lost fork for inspection, whole. Redis may be rolled back once more since the
+// fork was found, or between two pages of it; what it has then may be the ledger's, and is left alone.
+func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from *lua.RawEvent) error {
+	total, last := 0, ""
+	for after := from.Seq - 1; ; {
 		l, err := w.sh.Look(ctx, c.closed.Head.Epoch, after, w.r.opts.BatchMax)
 		if err != nil {
 			return step("look for a fork", err)
 		}
+		if total == 0 && (len(l.Events) == 0 || l.Events[0] != *from) {
+			return errAgain
+		}
 		if len(l.Events) == 0 {
+			break
+		}
+		if _, prev := marksOf(l.Events[0]); last != "" && prev != last {
 			break
 		}
 		events := make([]sale.Event, len(l.Events))
@@ -300,11 +314,19 @@ func (w *worker) setAside(ctx context.Context, tx ledger.Tx, c condemned, from i
 		}
 		total += len(events)
 		after = l.Events[len(l.Events)-1].Seq
+		last = events[len(events)-1].Mark // "" of one that cannot be read
 	}
 	w.r.m.setAside.Add(float64(total))
-	w.log.Warn("events of a lost fork are set aside", "epoch", c.closed.Head.Epoch, "from_seq", from,
+	w.log.Warn("events of a lost fork are set aside", "epoch", c.closed.Head.Epoch, "from_seq", from.Seq,
 		"events", total)
 	return nil
+}
+
+// marksOf reads the marks of an event and of the one before it, also where the rest cannot be read; "" without.
+func marksOf(e lua.RawEvent) (mark, prev string) {
+	mark, rest, _ := strings.Cut(e.Packed, "\n")
+	prev, _, _ = strings.Cut(rest, "\n")
+	return mark, prev
 }
 
 // write puts the books into Redis under the new epoch, slice by slice, and opens the shard.
@@ -313,23 +335,55 @@ func (w *worker) write(ctx context.Context, c condemned, rebuilt *sale.Event, gr
 	defer cancel()
 	begun, b := time.Now(), w.recovery.books
 	b.Forget(rebuilt.AtMs - w.r.opts.RecordMs)
-	slices := lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)
-	for i, part := range slices {
-		w.tell(StageWrite, int64(i), int64(len(slices)))
+	rows := int64(len(b.Config.Items) + len(b.Customers) + len(b.Reservations) + len(b.Adjustments))
+	about := 1 + rows/int64(w.r.opts.SliceRecords) // deadlines apart: for who watches
+	k := 0
+	for part := range laidOut(ctx, lua.Slices(b, w.r.opts.SliceRecords, w.r.opts.RecordMs, rebuilt.AtMs)) {
+		w.tell(StageWrite, int64(k), max(about, int64(k)))
 		if err := w.r.step(w.id, "build"); err != nil {
 			return step("build", err)
 		}
-		done, err := w.sh.Build(ctx, b.Epoch, c.token, i+1, part)
+		k++
+		done, err := w.sh.Build(ctx, b.Epoch, c.token, k, part)
 		if err := w.superseded("build", done, err, begun, grace); err != nil {
 			return err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return w.superseded("build", sale.Done, err, begun, grace)
 	}
 	w.tell(StageOpen, 0, 0)
 	if err := w.r.step(w.id, "flip"); err != nil {
 		return step("flip", err)
 	}
-	done, err := w.sh.Flip(ctx, b, c.token, len(slices), rebuilt.AtMs+grace)
+	done, err := w.sh.Flip(ctx, b, c.token, k, rebuilt.AtMs+grace)
 	return w.superseded("flip", done, err, begun, grace)
+}
+
+// laidOut lays out one slice while the one before it is written. It ends early when ctx does.
+func laidOut(ctx context.Context, parts iter.Seq[lua.Slice]) iter.Seq[lua.Slice] {
+	return func(yield func(lua.Slice) bool) {
+		ctx, stop := context.WithCancel(ctx)
+		ready := make(chan lua.Slice, 1)
+		var writer sync.WaitGroup
+		defer writer.Wait()
+		defer stop()
+		writer.Go(func() {
+			defer close(ready)
+			for part := range parts {
+				select {
+				case ready <- part:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		for part := range ready {
+			if !yield(part) {
+				return
+			}
+		}
+	}
 }
 
 // superseded reads the answer of build and flip. One that came too late commits another epoch,

@@ -29,6 +29,7 @@ type shard interface {
 	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string) (sale.Outcome, error)
 	Expire(ctx context.Context, limit int) (lua.Expiry, error)
 	Close(ctx context.Context, token, reason string) (lua.ClosedShard, error)
+	CloseOver(ctx context.Context, token, reason, building string) (lua.ClosedShard, error)
 	Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error)
 	Flip(ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64) (sale.Outcome, error)
 	DropPast(ctx context.Context) error

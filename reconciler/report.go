@@ -6,6 +6,7 @@ import (
 
 	"flashgate/ledger"
 	"flashgate/lua"
+	"flashgate/sale"
 )
 
 // The states of a shard that Verify reports.
@@ -214,3 +215,5 @@ func fieldText(f lua.Field) string {
 }
 
 func position(h ledger.Head) string { return fmt.Sprintf("%d-%d", h.Epoch, h.Seq) }
+
+func positionOf(e *sale.Event) string { return fmt.Sprintf("%d-%d", e.Epoch, e.Seq) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -339,13 +340,13 @@ func (r *rig) sameAsFold() *sale.Books {
 	sh := lua.New(other, lua.Options{}).Shard(r.id.Sale, r.id.Number)
 	_, err = sh.Close(r.ctx, "t", "")
 	require.NoError(r.t, err)
-	slices := lua.Slices(b, 500, 24*3600*1000, l.NowMs)
-	for i, part := range slices {
+	parts := slices.Collect(lua.Slices(b, 500, 24*3600*1000, l.NowMs))
+	for i, part := range parts {
 		o, err := sh.Build(r.ctx, b.Epoch, "t", i+1, part)
 		require.NoError(r.t, err)
 		require.Equal(r.t, sale.Done, o)
 	}
-	o, err := sh.Flip(r.ctx, b, "t", len(slices), 1<<50)
+	o, err := sh.Flip(r.ctx, b, "t", len(parts), 1<<50)
 	require.NoError(r.t, err)
 	require.Equal(r.t, sale.Done, o)
 	prefix := fmt.Sprintf("fg:{%s:%d}:", r.id.Sale, r.id.Number)

@@ -261,7 +261,8 @@ func (s *simulation) equals(entries []ledger.Entry) {
 	}
 }
 
-// sellsAgain is P5: both gateways, with all that they remember, sell at the latest at the third call.
+// sellsAgain is P5: both gateways, with all that they remember, sell at the latest at the third call. The first
+// may close the shard: a gateway that was with a lost life of Redis sees a step back.
 func (s *simulation) sellsAgain() {
 	for _, d := range s.doors {
 		r := &rig{t: s.t}
@@ -273,12 +274,13 @@ func (s *simulation) sellsAgain() {
 				s.fail("P5: %s: %v", d.name, err)
 			}
 			s.remember(nil, d, "reserve", of, &answers[0], true)
-			if answers[0].Outcome == sale.Held {
+			if answers[0].Outcome == sale.Held || answers[0].Outcome == sale.Replay {
 				break
 			}
 			if try == 3 {
 				s.fail("P5: %s answers %s", d.name, answers[0].Outcome)
 			}
+			s.until("at rest before it asks again", s.atRest)
 		}
 	}
 }

@@ -212,6 +212,11 @@ func (n namedShard) Close(ctx context.Context, token, reason string) (lua.Closed
 	return n.shard.Close(ctx, token, reason)
 }
 
+func (n namedShard) CloseOver(ctx context.Context, token, reason, building string) (lua.ClosedShard, error) {
+	n.name(ctx, "close: %s", reason)
+	return n.shard.CloseOver(ctx, token, reason, building)
+}
+
 func (n namedShard) Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error) {
 	n.name(ctx, "build slice %d of epoch %d", k, epoch)
 	return n.shard.Build(ctx, epoch, token, k, part)

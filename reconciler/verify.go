@@ -36,9 +36,13 @@ func (r *Reconciler) Verify(ctx context.Context, saleID string) (Report, error) 
 	var v *verification
 	var err error
 	for range verifyAttempts {
-		v = &verification{r: r, id: id, sh: r.open(id), books: sale.NewBooks(id.Sale, id.Number)}
+		v = &verification{
+			r: r, id: id, sh: r.open(id), books: sale.NewBooks(id.Sale, id.Number), events: reader{read: r.events(id)},
+		}
 		v.report = Report{Sale: id.Sale, Shard: id.Number, Differences: []Difference{}, AtMs: begun.UnixMilli()}
-		if err = v.run(ctx); !errors.Is(err, errMoved) {
+		err = v.run(ctx)
+		v.events.end()
+		if !errors.Is(err, errMoved) {
 			break
 		}
 	}
@@ -65,6 +69,7 @@ type verification struct {
 	// books are the fold, chain its head as the rows' own hashes make it.
 	books  *sale.Books
 	chain  ledger.Head
+	events reader
 	report Report
 	// epoch is that of Redis.
 	epoch int64

@@ -83,6 +83,13 @@ func (s watchedShard) Close(ctx context.Context, token, reason string) (lua.Clos
 	return s.shard.Close(ctx, token, reason)
 }
 
+func (s watchedShard) CloseOver(ctx context.Context, token, reason, building string) (lua.ClosedShard, error) {
+	if err := s.w.before("close"); err != nil {
+		return lua.ClosedShard{}, err
+	}
+	return s.shard.CloseOver(ctx, token, reason, building)
+}
+
 func (s watchedShard) Build(ctx context.Context, epoch int64, token string, k int, part lua.Slice) (sale.Outcome, error) {
 	if err := s.w.before("build"); err != nil {
 		return "", err

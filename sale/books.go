@@ -154,7 +154,7 @@ func (b *Books) applyAdjusted(e *Event) error {
 }
 
 func (b *Books) applyHeld(e *Event) error {
-	data, err := decode[HeldData](e)
+	data, err := heldData(e)
 	if err != nil {
 		return err
 	}

@@ -370,3 +370,26 @@ func checkBooks(t require.TestingT, b *sale.Books) {
 	}
 	require.Equal(t, customers, b.Customers)
 }
+
+// The data of held is read by hand where it is as the scripts write it: that must be what JSON says.
+func TestDataOfHeldIsReadAsJSON(t *testing.T) {
+	for _, text := range []string{
+		`{"fp":"c2FsZS1kcm9","deadline":1795749503119}`, `{"fp":"","deadline":0}`, `{"fp":"f","deadline":-5}`,
+		`{"deadline":7,"fp":"f"}`, `{ "fp":"f","deadline":7}`, `{"fp":"a\u0062","deadline":7}`, `{"fp":"f","deadline":7,"x":1}`,
+		`{"fp":"f","deadline":+7}`, `{"fp":"f","deadline":07}`, `{"fp":"f","deadline":7e3}`, `{"fp":"f","deadline":}`,
+		`{"fp":"f","deadline":7}}`, `{"fp":"ü","deadline":7}`, `{"fp":"f","deadline":99999999999999999999}`, `{}`, ``,
+	} {
+		c := opened(t)
+		e := c.next(held("r2", 1), nil)
+		e.Data = text
+		err := c.Apply(&e)
+		var want sale.HeldData
+		if json.Unmarshal([]byte(text), &want) != nil {
+			require.Error(t, err, text)
+			continue
+		}
+		require.NoError(t, err, text)
+		r := c.Reservations["r2"]
+		require.Equal(t, want, sale.HeldData{Fingerprint: r.Fingerprint, DeadlineMs: r.DeadlineMs}, text)
+	}
+}

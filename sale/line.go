@@ -55,7 +55,10 @@ func PackLines(lines []Line) string {
 	if len(lines) == 0 {
 		return ""
 	}
-	b := make([]byte, 0, 24*len(lines))
+	return string(appendLines(make([]byte, 0, 24*len(lines)), lines))
+}
+
+func appendLines(b []byte, lines []Line) []byte {
 	for i, l := range lines {
 		if i > 0 {
 			b = append(b, ';')
@@ -66,7 +69,7 @@ func PackLines(lines []Line) string {
 		b = append(b, '=')
 		b = strconv.AppendInt(b, l.Qty, 10)
 	}
-	return string(b)
+	return b
 }
 
 // ParseLines reads what PackLines wrote.

@@ -47,7 +47,7 @@ const (
 
 	Missing    Outcome = "MISSING"    // Redis has no such shard
 	Recovering Outcome = "RECOVERING" // closed for recovery, or of another epoch
-	Superseded Outcome = "SUPERSEDED" // build, flip: another builder, or too late
+	Superseded Outcome = "SUPERSEDED" // close, build, flip: another builder, or too late
 )
 
 // Outcomes lists every outcome.

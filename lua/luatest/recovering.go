@@ -3,6 +3,7 @@ package luatest
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,13 +148,13 @@ func rebuild(e *Env, b *sale.Books, rows int) {
 		Type: sale.EventRebuilt, Sale: b.Sale, Data: `{"shift_ms":5000,"reason":"test"}`,
 	}
 	require.NoError(t, b.Apply(&event))
-	slices := lua.Slices(b, rows, 1<<40, closed.Head.NowMs)
-	for i, s := range slices {
+	parts := slices.Collect(lua.Slices(b, rows, 1<<40, closed.Head.NowMs))
+	for i, s := range parts {
 		outcome, err := e.Shard.Build(e.Ctx, b.Epoch, "token-a", i+1, s)
 		require.NoError(t, err)
 		require.Equal(t, sale.Done, outcome)
 	}
-	outcome, err := e.Shard.Flip(e.Ctx, b, "token-a", len(slices), closed.Head.NowMs+60_000)
+	outcome, err := e.Shard.Flip(e.Ctx, b, "token-a", len(parts), closed.Head.NowMs+60_000)
 	require.NoError(t, err)
 	require.Equal(t, sale.Done, outcome)
 }
@@ -198,7 +199,7 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 	e.MustHold("c-1", "BAG/=1")
 	b := e.Books()
 	build := func(token string, k int) sale.Outcome {
-		outcome, err := e.Shard.Build(e.Ctx, 2, token, k, lua.Slices(b, 100, 1000, Base)[0])
+		outcome, err := e.Shard.Build(e.Ctx, 2, token, k, slices.Collect(lua.Slices(b, 100, 1000, Base))[0])
 		require.NoError(t, err)
 		return outcome
 	}
@@ -214,6 +215,9 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 		_, err := e.Shard.Close(e.Ctx, token, "test")
 		require.NoError(t, err)
 	}
+	over, err := e.Shard.CloseOver(e.Ctx, "token-c", "test", "token-a:0")
+	require.NoError(t, err)
+	require.True(t, over.Superseded, "it had seen the other rebuild")
 	require.Equal(t, sale.Superseded, build("token-a", 1), "another rebuild took its place")
 	require.Equal(t, sale.Superseded, build("token-b", 2), "a slice is missing")
 	require.Equal(t, sale.Superseded, flip("token-b", 1, 1<<50), "not all slices")
@@ -224,11 +228,14 @@ func superseded(t *testing.T, rdb redis.UniversalClient) {
 	require.NoError(t, rdb.FlushAll(e.Ctx).Err())
 	require.Equal(t, sale.Superseded, flip("token-b", 1, 1<<50), "emptied just before the flip")
 	require.Equal(t, sale.Missing, e.Reserve("closed-01", "c-1", "BAG/=1").Outcome)
-	closed, err := e.Shard.Close(e.Ctx, "token-c", "test")
+	closed, err := e.Shard.CloseOver(e.Ctx, "token-c", "test", "")
 	require.NoError(t, err)
-	require.False(t, closed.Found)
+	require.False(t, closed.Found || closed.Superseded)
 	require.Equal(t, sale.Done, build("token-c", 1))
 	require.Equal(t, sale.Done, flip("token-c", 1, 1<<50))
+	over, err = e.Shard.CloseOver(e.Ctx, "token-d", "test", "token-c:1")
+	require.NoError(t, err)
+	require.True(t, over.Superseded, "the shard was opened since it looked")
 	require.Equal(t, sale.Replay, e.Reserve("hold-1", "c-1", "BAG/=1").Outcome)
 }
 
