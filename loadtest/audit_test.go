@@ -158,6 +158,7 @@ func TestALossExcusesAHoldAndNoConfirmation(t *testing.T) {
 
 // Without the ledger less is seen, and what is seen is judged.
 func TestAnAuditFromOutsideOnly(t *testing.T) {
+	t.Parallel()
 	outside := func(t *testing.T, s *shop, rec *Recording) []Verdict {
 		verdicts, err := Audit{BaseURL: s.URL, Recording: rec, Settle: 200 * time.Millisecond}.Run(t.Context())
 		require.NoError(t, err)
@@ -191,6 +192,7 @@ func TestAnAuditFromOutsideOnly(t *testing.T) {
 
 // First come, first served: a unit may go to a later shopper only after one came back.
 func TestFairness(t *testing.T) {
+	t.Parallel()
 	fair := func(s *shop) Verdict {
 		o := options(s)
 		o.Mix, o.Shoppers, o.StockTries = Mix{Buyers: 1}, 100, 1

@@ -201,7 +201,7 @@ func (c *client) availability(ctx context.Context) (status int, items []ItemStoc
 	}
 	var r stockReply
 	if err := json.Unmarshal(resp.Body(), &r); err != nil {
-		return 0, nil, fmt.Errorf("availability: %w", err)
+		return 0, nil, fmt.Errorf("availability: %s%w", nonsense, err)
 	}
 	return resp.StatusCode(), r.Items, nil
 }

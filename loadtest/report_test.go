@@ -19,6 +19,7 @@ import (
 // Those who would have come while the server stood still are seen with their wait from the intended
 // moment, however few calls were under way.
 func TestAStallIsSeenByAllWhoWouldHaveCome(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, lies{})
 	o := options(s)
 	o.Mix, o.Schedule, o.Connections = Mix{Buyers: 1}, Schedule{{Seconds: 1.5, From: 100, To: 100}}, 4
@@ -55,6 +56,7 @@ func TestAStallIsSeenByAllWhoWouldHaveCome(t *testing.T) {
 
 // A generator that cannot send in time says so: it was the limit.
 func TestTheGeneratorSaysThatItWasTheLimit(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, lies{})
 	o := options(s)
 	require.False(t, generatorOf(newRecorder(&o).rec).Limit)
@@ -84,6 +86,7 @@ func TestEveryFailureOfATargetHasAName(t *testing.T) {
 
 // Whatever a target does, the run ends in time with a report that names it.
 func TestATargetThatMisbehaves(t *testing.T) {
+	t.Parallel()
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 	done := make(chan struct{})
@@ -153,6 +156,7 @@ func TestCompare(t *testing.T) {
 
 // A peer is asked in its own words, and its answers are counted like ours.
 func TestAPeerIsLoadedThroughItsMapping(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	left, seen := 20, map[string]int{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -202,6 +206,7 @@ func TestAPeerIsLoadedThroughItsMapping(t *testing.T) {
 
 // Who is admitted from the waiting room buys; the others wait or go.
 func TestShoppersWaitInLine(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, lies{})
 	o := options(s)
 	o.Mix, o.Schedule = Mix{Queuers: 1}, Schedule{{Seconds: 0.3, From: 100, To: 100}}
@@ -222,6 +227,7 @@ func TestShoppersWaitInLine(t *testing.T) {
 
 // An interrupted crowd leaves what it has, which can be audited.
 func TestAnInterruptedCrowdIsReportedAndAudited(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, lies{})
 	o := options(s)
 	o.Schedule = Schedule{{Seconds: 600, From: 100, To: 100}}

@@ -45,15 +45,15 @@ shoppers: {buyers: 1}
 
 func TestAWrongScenarioIsNamedWithItsLine(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown field":      {"shoppers: {buyers: 1}", "shopers: {buyers: 1}", `:12: /shopers: is not a field here`},
-		"unknown kind":       {"buyers: 1", "byers: 1", `:12: /shoppers/byers: is not a field here; the fields are buyers, double_clickers`},
-		"nobody":             {"buyers: 1", "buyers: 0", `:12: /shoppers: must give a weight above 0`},
+		"unknown field":      {"shoppers: {buyers: 1}", "shopers: {buyers: 1}", `:11: /shopers: is not a field here`},
+		"unknown kind":       {"buyers: 1", "byers: 1", `:11: /shoppers/byers: is not a field here; the fields are buyers, double_clickers`},
+		"nobody":             {"buyers: 1", "buyers: 0", `:11: /shoppers: must give a weight above 0`},
 		"no arrivals":        {"  - {seconds: 1, from: 10, to: 10}", "  []", `/arrivals: must have at least one phase`},
-		"time runs backward": {"seconds: 1,", "seconds: -1,", `:11: /arrivals/0/seconds: must be more than 0 and at most 3600, is -1`},
-		"too fast":           {"to: 10}", "to: 1e9}", `:11: /arrivals/0/to: must be 0 to 200000 shoppers a second`},
+		"time runs backward": {"seconds: 1,", "seconds: -1,", `:10: /arrivals/0/seconds: must be more than 0 and at most 3600, is -1`},
+		"too fast":           {"to: 10}", "to: 1e9}", `:10: /arrivals/0/to: must be 0 to 200000 shoppers a second`},
 		"too many":           {"seconds: 1, from: 10, to: 10", "seconds: 3000, from: 1000, to: 1000", `/arrivals: brings 3000000 shoppers`},
 		"nobody comes":       {"from: 10, to: 10", "from: 0, to: 0", `/arrivals: brings nobody`},
-		"text for a number":  {"seconds: 1,", "seconds: soon,", `:11: /arrivals/0/seconds: must be a number, is text`},
+		"text for a number":  {"seconds: 1,", "seconds: soon,", `:10: /arrivals/0/seconds: must be a number, is text`},
 		"bad sale":           {"hold_seconds: 10", "hold_seconds: 1", `/sale/hold_seconds`},
 		"late freeze":        {"shoppers:", "freezes: [{at_seconds: 5, seconds: 1}]\nshoppers:", `/freezes/0/at_seconds: must be before the last arrival`},
 		"unknown tier":       {"shoppers:", "tiers: {vip: 1}\nshoppers:", `/tiers/vip: is no tier of the sale`},
