@@ -81,7 +81,7 @@ func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
 		return err
 	}
 	with := fields{key: idempotencyKey(r.header("Idempotency-Key")), byToken: r.byToken()}
-	if !decodeFast(b, body, with) {
+	if !decodeReserveFast(b, body, with) {
 		*body = ReserveRequest{}
 		if p := decodeStrict(b, body, with); p != nil {
 			return p
