@@ -24,7 +24,8 @@ func (g *Gateway) adjust(r *request) error {
 	ask := body.toLua(r.actor())
 	shard := g.store.Shard(body.Sale, 0)
 	var a lua.AdjustAnswer
-	err := g.resolver.doAgain(g.base, g.edge.watch(g.store, body.Sale), func(ctx context.Context) (again bool, err error) {
+	watched := g.edge.watch(g.store, body.Sale)
+	err := g.resolver.doAgain(g.base, watched, func(ctx context.Context) (again bool, err error) {
 		a, err = shard.Adjust(ctx, ask)
 		return a.Outcome == sale.Again, err
 	})

@@ -87,13 +87,14 @@ func New(d Deps) (*Gateway, error) {
 	g := &Gateway{
 		edge:  memory,
 		store: d.Store, ledger: d.Ledger, log: d.Log, opts: o, metrics: m,
-		keys:       newKeyring(d.Ledger, o),
-		catalog:    newCatalog(d.Ledger, o),
-		reserver:   newReserver(d.Store, memory, o, m),
-		resolver:   newResolver(d.Store, o, m),
-		durability: newDurability(d.Ledger, heard{d.Store, memory.announced}, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
-		requestID: newRequestIDs(),
-		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
+		keys:        newKeyring(d.Ledger, o),
+		catalog:     newCatalog(d.Ledger, o),
+		reserver:    newReserver(d.Store, memory, o, m),
+		resolver:    newResolver(d.Store, o, m),
+		durability:  newDurability(d.Ledger, heard{d.Store, memory.announced}, o, m),
+		ledgerCalls: newLedgerBreaker("ledger", o, m),
+		requestID:   newRequestIDs(),
+		books:       d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.stocks = newGatherer(o.QueueMax, g.resolver.do, readStock(d.Store))
 	g.base, g.end = context.WithCancel(context.Background())

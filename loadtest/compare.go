@@ -38,8 +38,11 @@ func Compare(w io.Writer, names [2]string, a, b *Result) error {
 		what string
 		x, y int
 	}{
-		{"accepted", x.Accepted, y.Accepted}, {"refused", x.Refused, y.Refused}, {"rate limited", x.Limited, y.Limited},
-		{"unavailable", x.Unavailable, y.Unavailable}, {"unanswered", x.Unanswered, y.Unanswered},
+		{"accepted", x.Accepted, y.Accepted},
+		{"refused", x.Refused, y.Refused},
+		{"rate limited", x.Limited, y.Limited},
+		{"unavailable", x.Unavailable, y.Unavailable},
+		{"unanswered", x.Unanswered, y.Unanswered},
 	} {
 		row(s.what, "%.0f", float64(s.x), float64(s.y))
 	}
@@ -50,7 +53,8 @@ func Compare(w io.Writer, names [2]string, a, b *Result) error {
 	}
 	for i, r := range []*Result{a, b} {
 		if r.Generator.Limit {
-			fmt.Fprintf(&out, "\nIn %s the load generator was the limit: %s.\n", names[i], strings.Join(r.Generator.Why, "; "))
+			fmt.Fprintf(&out, "\nIn %s the load generator was the limit: %s.\n", names[i],
+				strings.Join(r.Generator.Why, "; "))
 		}
 		if r.Interrupted {
 			fmt.Fprintf(&out, "\n%s was interrupted.\n", names[i])

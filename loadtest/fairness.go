@@ -49,7 +49,8 @@ func (w *auditor) fairness() Verdict {
 			if !anyBetween(back[sku], last.Sent-fairSlack, a.Done()+fairSlack) {
 				v.Kept = false
 				if v.Violations++; len(v.Examples) < maxExamples {
-					v.Examples = append(v.Examples, fmt.Sprintf("%s got %s at %.3f s, %s was refused at %.3f s, and none came back",
+					v.Examples = append(v.Examples, fmt.Sprintf(
+						"%s got %s at %.3f s, %s was refused at %.3f s, and none came back",
 						a.ID, sku, a.Sent.Seconds(), last.ID, last.Done().Seconds()))
 				}
 			}

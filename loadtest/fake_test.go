@@ -251,7 +251,7 @@ func (s *shop) join(w http.ResponseWriter, req *http.Request) {
 		problem(w, 422, "invalid-request")
 		return
 	}
-	w.WriteHeader(202)
+	w.WriteHeader(http.StatusAccepted)
 	_ = json.NewEncoder(w).Encode(map[string]any{"ticket": c.Customer, "state": "waiting", "poll_after_ms": 50})
 }
 

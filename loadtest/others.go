@@ -14,7 +14,8 @@ func (s *shopper) hammer(ctx context.Context) {
 	began := s.rec.since()
 	for n := 0; s.rec.since()-began < s.opts.Stay; n++ {
 		id, lines := s.id(n), []sale.Line{s.wish()}
-		a := s.once(ctx, Answer{Verb: Reserve, ID: id, Asked: lines}, call{Customer: s.customer, Lines: lines, Tier: s.tier})
+		body := call{Customer: s.customer, Lines: lines, Tier: s.tier}
+		a := s.once(ctx, Answer{Verb: Reserve, ID: id, Asked: lines}, body)
 		if a.Status == 201 {
 			s.confirm(ctx, id)
 		}

@@ -74,7 +74,8 @@ func (w *auditor) outsideStock() string {
 	promised := w.promised()
 	for p, n := range promised {
 		if n > room[p] {
-			w.found.broken(1, "%d units of %s/%s were confirmed to shoppers, there are %d", n, p.SKU, p.Location, room[p])
+			w.found.broken(1, "%d units of %s/%s were confirmed to shoppers, there are %d", n, p.SKU, p.Location,
+				room[p])
 		}
 	}
 	return fmt.Sprintf("%d levels looked at, %d units confirmed to shoppers", looks, total(promised))

@@ -134,8 +134,11 @@ func callsChart(r Result) template.HTML {
 			class string
 			n     int
 		}{
-			{"accepted", s.Accepted}, {"refused", s.Refused}, {"limited", s.Limited},
-			{"unavailable", s.Unavailable}, {"unanswered", s.Unanswered},
+			{"accepted", s.Accepted},
+			{"refused", s.Refused},
+			{"limited", s.Limited},
+			{"unavailable", s.Unavailable},
+			{"unanswered", s.Unanswered},
 		} {
 			if part.n == 0 {
 				continue
@@ -175,8 +178,9 @@ func stockChart(r Result) template.HTML {
 	c := newChart(last, float64(most), false)
 	c.faults(r)
 	for class, of := range map[string]func(StockPoint) int64{
-		"available": func(p StockPoint) int64 { return p.Available }, "held": func(p StockPoint) int64 { return p.Held },
-		"sold": func(p StockPoint) int64 { return p.Sold },
+		"available": func(p StockPoint) int64 { return p.Available },
+		"held":      func(p StockPoint) int64 { return p.Held },
+		"sold":      func(p StockPoint) int64 { return p.Sold },
 	} {
 		c.line(class, len(r.Stock), func(i int) (x, y float64) {
 			return float64(r.Stock[i].AtMs) / 1000, float64(of(r.Stock[i]))

@@ -30,7 +30,8 @@ func PutSale(ctx context.Context, o Options, most time.Duration) (sale.Config, e
 	case a.Gone != "":
 		return config, unreachable(o.BaseURL, a.Gone)
 	case a.Status == 401, a.Status == 403:
-		return config, fmt.Errorf("%s answers %d: the key is not known there, or may not put sales (role marketing or admin)",
+		return config, fmt.Errorf(
+			"%s answers %d: the key is not known there, or may not put sales (role marketing or admin)",
 			o.BaseURL, a.Status)
 	case a.Status >= 300:
 		return config, fmt.Errorf("%s does not take the sale: %d %s", o.BaseURL, a.Status, a.Code)

@@ -103,7 +103,8 @@ type Recording struct {
 	// it full.
 	Late    time.Duration
 	Crowded int
-	// Came is when the last had left. CPU is what this process used until then, and Lag how much later than intended calls were sent.
+	// Came is when the last had left. CPU is what this process used until then, and Lag how
+	// much later than intended calls were sent.
 	Came time.Duration
 	CPU  time.Duration
 	Lag  *hdrhistogram.Histogram

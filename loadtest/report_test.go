@@ -2,7 +2,6 @@ package loadtest
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -165,16 +164,16 @@ func TestAPeerIsLoadedThroughItsMapping(t *testing.T) {
 		seen[r.Method+" "+strings.Split(r.URL.Path, "/")[1]]++
 		switch {
 		case r.Header.Get("X-Key") == "" || r.Header.Get("X-Key") == "{id}":
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 		case strings.HasPrefix(r.URL.Path, "/book") && left == 0:
-			w.WriteHeader(422)
+			w.WriteHeader(http.StatusUnprocessableEntity)
 			_, _ = w.Write([]byte(`{"error":"SOLD OUT"}`))
 		case strings.HasPrefix(r.URL.Path, "/book"):
 			left--
-			w.WriteHeader(202)
+			w.WriteHeader(http.StatusAccepted)
 			_, _ = w.Write([]byte(`{"ok":true}`))
 		default:
-			w.WriteHeader(200)
+			w.WriteHeader(http.StatusOK)
 		}
 	}))
 	defer server.Close()
@@ -240,7 +239,7 @@ func TestAnInterruptedCrowdIsReportedAndAudited(t *testing.T) {
 	c, err := NewCrowd(o)
 	require.NoError(t, err)
 	rec, err := c.Run(ctx)
-	require.True(t, errors.Is(err, context.Canceled))
+	require.ErrorIs(t, err, context.Canceled)
 	require.NotEmpty(t, rec.Answers)
 	for _, v := range audit(t, s, rec) {
 		require.True(t, v.Kept, "%s", v.text())

@@ -31,7 +31,7 @@ func TestEveryBuiltInScenarioIsValid(t *testing.T) {
 
 const goodScenario = `
 scenario: mine
-sale:
+sale: # a small one
   sale: mine
   opens_at: now
   closes_at: now+1h

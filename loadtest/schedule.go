@@ -86,7 +86,7 @@ func (s Schedule) check(at string) (wrong []sale.FieldError) {
 // times are the moments of arrival in order, each somewhere in its own part of the flow, so that counts are
 // exact and gaps are not all alike.
 func (s Schedule) times(seed uint64) []time.Duration {
-	r := rand.New(rand.NewPCG(seed, math.MaxUint64)) //nolint:gosec // a load, not a secret
+	r := rand.New(rand.NewPCG(seed, math.MaxUint64))
 	at := make([]time.Duration, s.Shoppers())
 	begun, before, phase := 0.0, 0.0, 0 // of the phase: its time, and those who came before it
 	for i := range at {

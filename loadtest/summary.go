@@ -178,7 +178,10 @@ func outcomes(r *Recording) []OutcomeCount {
 	return list
 }
 
-var verbOrder = map[Verb]int{Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Cancel: 4, Find: 5, Availability: 6, Join: 7, Ticket: 8}
+var verbOrder = map[Verb]int{
+	Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Cancel: 4, Find: 5, Availability: 6, Join: 7,
+	Ticket: 8,
+}
 
 func latencies(r *Recording) (list []Latency) {
 	const perMs = 1000.0

@@ -56,17 +56,20 @@ var failures = []struct {
 		"fewer connections in the scenario's bounds, or a larger ulimit -n and net.ipv4.ip_local_port_range",
 	},
 	{
-		[]string{syscall.ECONNREFUSED.Error()}, "the target refused the connection",
+		[]string{syscall.ECONNREFUSED.Error()},
+		"the target refused the connection",
 		"is it running, and is the port right?",
 	},
 	{[]string{"no free connections"}, "no connection was free in time", "more connections in the scenario's bounds"},
 	{
-		[]string{"timeout", "deadline exceeded"}, "the target did not answer in time",
+		[]string{"timeout", "deadline exceeded"},
+		"the target did not answer in time",
 		"it stood still or is far beyond its capacity; the chart by second shows when",
 	},
 	{[]string{nonsense}, "the target answered nonsense", "is this a Flashgate? Try GET /livez by hand"},
 	{
-		[]string{"reset", "EOF", "closed", "broken pipe"}, "the target hung up",
+		[]string{"reset", "EOF", "closed", "broken pipe"},
+		"the target hung up",
 		"it restarted, or something between drops connections",
 	},
 	{[]string{"lookup", "no such host"}, "the target's name is not known", "check the host in the URL"},

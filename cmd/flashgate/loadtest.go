@@ -19,13 +19,13 @@ import (
 )
 
 type loadtestCmd struct {
-	Run       loadtestRunCmd       `cmd:"" default:"withargs" help:"Load a Flashgate with a scenario and audit it (the default)."`
+	Run       loadtestRunCmd       `cmd:"" default:"withargs" help:"Load a Flashgate and audit it (the default)."`
 	Compare   loadtestCompareCmd   `cmd:"" help:"Put two results side by side."`
 	Scenarios loadtestScenariosCmd `cmd:"" help:"List the scenarios that are built in."`
 }
 
 type loadtestRunCmd struct {
-	Scenario string `arg:"" help:"One that is built in (flashgate loadtest scenarios), or a file." placeholder:"SCENARIO"`
+	Scenario string `arg:"" help:"One that is built in (see scenarios), or a file." placeholder:"SCENARIO"`
 
 	Self   bool     `help:"Start Redis, PostgreSQL and a gateway on loopback, load them, and remove them."`
 	URL    []string `name:"url" help:"A gateway; more of the same sale share the calls." placeholder:"URL,..."`
@@ -198,7 +198,8 @@ func (d *loadtestRunCmd) load(
 	o.Sale = config
 	for _, f := range scenario.Freezes {
 		if s.freeze == nil {
-			return loadtest.Result{}, fmt.Errorf("scenario %s freezes Redis, which needs a redis-server", scenario.Scenario)
+			return loadtest.Result{}, fmt.Errorf("scenario %s freezes Redis, which needs a redis-server",
+				scenario.Scenario)
 		}
 		o.Faults = append(o.Faults, loadtest.Fault{
 			Name: "Redis frozen", After: seconds(f.AtSeconds), Harmless: true,

@@ -52,9 +52,9 @@ func startShop(ctx context.Context, c console) (s *shop, err error) {
 	var missing servers.MissingError
 	if errors.As(err, &missing) {
 		all.close()
-		fmt.Fprintf(c.err, "flashgate: %s\nSo the embedded stack is loaded: Redis inside the process and SQLite, some thousand "+
-			"calls a second. Its figures say nothing about real servers.\n", missing)
-		s, env, args, err = embeddedServers(ctx, &all)
+		fmt.Fprintf(c.err, "flashgate: %s\nSo the embedded stack is loaded: Redis inside the process and SQLite, "+
+			"some thousand calls a second. Its figures say nothing about real servers.\n", missing)
+		s, args, err = embeddedServers(ctx, &all)
 	}
 	if err != nil {
 		return nil, err
@@ -137,22 +137,22 @@ func realServers(ctx context.Context, all *closers) (s *shop, env, args []string
 const redisNodeEvents = 100
 
 // embeddedServers needs nothing but this program.
-func embeddedServers(ctx context.Context, all *closers) (s *shop, env, args []string, err error) {
+func embeddedServers(ctx context.Context, all *closers) (s *shop, args []string, err error) {
 	dir, err := os.MkdirTemp("", "flashgate-loadtest-")
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	all.add(func() { _ = os.RemoveAll(dir) })
 	dsn, err := embeddedDSN(dir)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	l, err := openLedger(ctx, dsn)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	all.add(func() { _ = l.Close() })
-	return &shop{key: "dev", ledger: l}, nil, []string{"serve", "--embedded", "--data", dir}, nil
+	return &shop{key: "dev", ledger: l}, []string{"serve", "--embedded", "--data", dir}, nil
 }
 
 // cleanEnv is our environment without our settings, and those of this stack.
@@ -172,7 +172,8 @@ func programKey(ctx context.Context, env []string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, binary, "key", "create", "--role", "admin", "--name", "loadtest") //nolint:gosec // ourselves
+	//nolint:gosec // ourselves
+	cmd := exec.CommandContext(ctx, binary, "key", "create", "--role", "admin", "--name", "loadtest")
 	cmd.Env = cleanEnv(env)
 	out, err := cmd.Output()
 	if err != nil {
