@@ -68,20 +68,43 @@ func (e *edge) short(saleID string, lines []sale.Line) (short []lua.Shortage) {
 		return nil
 	}
 	now := time.Now()
-	for _, l := range lines {
-		at := s.none[l.SKU]
-		if at == nil {
-			continue
+	for i := range lines {
+		if s.lacks(&lines[i], e.age, now) {
+			short = append(short, lua.Shortage{Line: lines[i]})
 		}
-		n, known := at[l.Location]
-		if !known || !n.holds(s, e.age, now) {
-			if n, known = at[""]; !known || !n.holds(s, e.age, now) {
-				continue
-			}
-		}
-		short = append(short, lua.Shortage{Line: l})
 	}
 	return short
+}
+
+// lacks tells whether short would name any.
+func (e *edge) lacks(saleID string, lines []sale.Line) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s := e.sales[saleID]
+	if s == nil {
+		return false
+	}
+	now := time.Now()
+	for i := range lines {
+		if s.lacks(&lines[i], e.age, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks tells whether nothing is known to be available of what a line asks for.
+func (s *scarce) lacks(l *sale.Line, age time.Duration, now time.Time) bool {
+	at := s.none[l.SKU]
+	if at == nil {
+		return false
+	}
+	n, known := at[l.Location]
+	if known && n.holds(s, age, now) {
+		return true
+	}
+	n, known = at[""]
+	return known && n.holds(s, age, now)
 }
 
 // learn takes what a script answered to a batch that was sent at the given moment.

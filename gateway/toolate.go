@@ -12,7 +12,7 @@ import (
 // must be asked. Who holds something is never refused: the ids of all who wait are looked up in one read
 // first. The refusal writes nothing to Redis, and counts in this gateway's shield alone.
 func (g *Gateway) tooLate(r *request, v *sale.Version, try *attempt, id string, lines []sale.Line) error {
-	if !g.remembers(v) || len(g.edge.short(v.Sale, lines)) == 0 {
+	if !g.remembers(v) || !g.edge.lacks(v.Sale, lines) {
 		return nil
 	}
 	known, err := g.limiter.known.do(g.base, v.Sale, id)
@@ -58,15 +58,13 @@ func (g *Gateway) refuseReserve(r *request, v *sale.Version, a *lua.Answer) erro
 func findKnown(store *lua.Store, e *edge) func(context.Context, string, []string) ([]bool, error) {
 	return func(ctx context.Context, saleID string, ids []string) ([]bool, error) {
 		asked := time.Now()
-		found, err := store.Shard(saleID, 0).Find(ctx, ids...)
-		known := make([]bool, len(found))
-		for i := range found {
-			// Where the shard is closed the script says so.
-			known[i] = found[i].Outcome != sale.UnknownReservation
+		known, head, err := store.Shard(saleID, 0).Known(ctx, ids...)
+		if err == nil && head.Outcome != sale.Done {
+			for i := range known {
+				known[i] = true // Where the shard is closed the script says so.
+			}
 		}
-		if len(found) > 0 {
-			e.unchanged(saleID, asked, found[0].Head)
-		}
+		e.unchanged(saleID, asked, head)
 		return known, err
 	}
 }
