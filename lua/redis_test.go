@@ -3,7 +3,6 @@ package lua_test
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -159,18 +158,7 @@ func BenchmarkHoldMemory(b *testing.B) {
 	c := luatest.DemoConfig()
 	c.Items[1].CapPerCustomer, c.Items[1].Stock[0].OnHand = 1, 1_000_000_000
 	e := luatest.NewEnv(b, rdb, c)
-	used := func() int64 {
-		info, err := rdb.Info(e.Ctx, "memory").Result()
-		require.NoError(b, err)
-		for line := range strings.Lines(info) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-				n, _ := strconv.ParseInt(v, 10, 64)
-				return n
-			}
-		}
-		b.Fatal("no used_memory")
-		return 0
-	}
+	used := func() int64 { return redistest.Memory(b, rdb) }
 	for b.Loop() {
 		before := used()
 		for n := 0; n < holds; n += 100 {

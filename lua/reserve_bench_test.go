@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"flashgate/internal/redistest"
@@ -102,7 +101,7 @@ func benchmarkReserve(b *testing.B, batch int, config func(*sale.Config), refuse
 	if refused {
 		want = sale.RateLimited
 	}
-	first, before := n, redisCPU(b, rdb)
+	first, before := n, redistest.CPU(b, rdb)
 	b.ResetTimer()
 	for b.Loop() {
 		next()
@@ -113,19 +112,5 @@ func benchmarkReserve(b *testing.B, batch int, config func(*sale.Config), refuse
 	}
 	b.StopTimer()
 	b.ReportMetric(float64(n-first)/b.Elapsed().Seconds(), "reserves/s")
-	b.ReportMetric((redisCPU(b, rdb)-before)/float64(n-first)*1e6, "redis-us/reserve")
-}
-
-// redisCPU is the CPU time that the main thread of Redis has used, in seconds.
-func redisCPU(b *testing.B, rdb redis.UniversalClient) float64 {
-	info, err := rdb.Info(b.Context(), "cpu").Result()
-	require.NoError(b, err)
-	var sum float64
-	for line := range strings.Lines(info) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && strings.HasSuffix(k, "_main_thread") {
-			f, _ := strconv.ParseFloat(v, 64)
-			sum += f
-		}
-	}
-	return sum
+	b.ReportMetric((redistest.CPU(b, rdb)-before)/float64(n-first)*1e6, "redis-us/reserve")
 }

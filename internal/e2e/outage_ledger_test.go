@@ -209,6 +209,26 @@ func TestLedgerLosesItsTail(t *testing.T) {
 	require.Zero(t, o.count(sale.EventRebuilt, ""))
 	o.sellWithin(5 * time.Second)
 	require.Contains(t, o.command("reconcile", "verify", "--sale", "demo", "--config", o.config), "demo")
+
+	// Now the tail is gone for good, and an operator lets what Redis knows go on.
+	o.pg.Stop()
+	put(older, data)
+	o.pg.Start()
+	more := o.newID()
+	a := o.hold(o.gateways[0], more)
+	require.Equal(t, http.StatusCreated, a.status, a)
+	o.until(10*time.Second, "the shard is frozen again", func() bool {
+		return shardIs(o.gateways[0], "frozen") || shardIs(o.gateways[1], "frozen")
+	})
+	require.Contains(t, o.command("reconcile", "adopt", "--sale", "demo", "--dry-run", "--config", o.config), more)
+	o.command("reconcile", "adopt", "--sale", "demo", "--keep", "redis", "--reason", "the tail is gone", "--config", o.config)
+	o.confirmed(append(append(first, lost...), more)...)
+	for _, id := range append(lost, more) {
+		require.Equal(t, 1, o.count(sale.EventConfirmed, id), id)
+	}
+	require.Positive(t, o.count(sale.EventRebuilt, ""))
+	o.sellWithin(5 * time.Second)
+	require.Contains(t, o.command("reconcile", "verify", "--sale", "demo", "--config", o.config), "demo")
 }
 
 // Redis, PostgreSQL and both gateways are killed together under load and started again: with an append-only

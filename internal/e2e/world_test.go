@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 
 // world is one Redis, one PostgreSQL, one sale and one server in front of them.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	redis *redistest.Server
 	pg    *pgtest.Server
 	dsn   string
@@ -65,7 +65,7 @@ type world struct {
 }
 
 // newWorld sells configs/sales/demo.yaml, with a thousand times its stock when plenty.
-func newWorld(t *testing.T, plenty bool) *world {
+func newWorld(t testing.TB, plenty bool) *world {
 	w := &world{
 		t: t, redis: redistest.Start(t, "--appendonly", "yes"), pg: pgtest.NewServer(t), addr: freeAddr(t),
 	}
@@ -219,7 +219,7 @@ func (l *logFile) String() string {
 	return string(l.b)
 }
 
-func launch(t *testing.T, args ...string) *program {
+func launch(t testing.TB, args ...string) *program {
 	t.Helper()
 	p := &program{cmd: exec.Command(binary, args...), log: &logFile{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -241,7 +241,7 @@ func (p *program) kill() {
 	<-p.done
 }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	port, err := servers.FreePort()
 	require.NoError(t, err)
