@@ -5,8 +5,8 @@ import (
 	"flashgate/sale"
 )
 
-// line is one of the two lines of a sale, as the routes of tickets see it. The ticket is ours, of that sale, and
-// of whoever asks.
+// line is one of the two lines of a sale, as the routes of tickets see it. The ticket is ours, of that
+// sale, and of whoever asks.
 type line interface {
 	// look tells where a ticket stands.
 	look(r *request, v *sale.Version, t *queue.Ticket) (Ticket, error)

@@ -229,8 +229,8 @@ func (g *Gateway) admissionOf(v *sale.Version, body *ReserveRequest) string {
 	return lua.Admission(a.AdmittedMs, a.ExpiresMs)
 }
 
-// lineUp answers a reserve of a sale with a waiting room that was not admitted, or found no place in a full queue:
-// with a ticket. false leaves the answer to others.
+// lineUp answers a reserve of a sale with a waiting room that was not admitted, or found no place in a
+// full queue: with a ticket. false leaves the answer to others.
 func (g *Gateway) lineUp(r *request, v *sale.Version, body *ReserveRequest, a *lua.Answer, err error) (bool, error) {
 	if body.Admission != "" || v.Config.Room() == nil {
 		return false, nil

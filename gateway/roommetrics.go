@@ -15,7 +15,7 @@ var (
 		"People in line, passed over because they were silent, and admitted who have not reserved.",
 		[]string{"sale", "where"}, nil)
 	roomCount = prometheus.NewDesc("flashgate_room_people_total",
-		"People since the room began, by what happened: joined, admitted, used (the admission), passed, returned, left.",
+		"People since the room began: joined, admitted, used (the admission), passed (over), returned, left.",
 		[]string{"sale", "what"}, nil)
 	roomPace = prometheus.NewDesc("flashgate_room_pace_percent",
 		"How much of its rate the room admits: less than 100 when reserves are slow or fail.", []string{"sale"}, nil)

@@ -36,8 +36,8 @@ var queueRoutes = []route{
 	{
 		method: "GET", path: "/v1/sales/{sale}/draw", name: "draw", tag: "storefront",
 		summary: "Check the draw of a waiting room",
-		doc: "Before the opening the commitment to the seed, after it the seed. With a ticket in the query, where the " +
-			"draw put it: anyone can compute the same.",
+		doc: "Before the opening the commitment to the seed, after it the seed. With a ticket in the query, " +
+			"where the draw put it: anyone can compute the same.",
 		query:   []param{{"ticket", "A ticket of this waiting room.", false, checkTicket}},
 		answers: []answer{{status: 200, doc: "The draw.", body: Draw{}}},
 		codes:   with(away, codeUnknownSale, codeUnknownTicket, codeTicketExpired, codeInvalidRequest),
@@ -46,8 +46,8 @@ var queueRoutes = []route{
 	{
 		method: "GET", path: "/line/{sale}", name: "line-page", tag: "storefront",
 		summary: "A page that shows where a ticket stands",
-		doc: "For shoppers: it needs no scripts and no credential, and may be shown in a frame. The ticket in the query " +
-			"is the permission.",
+		doc: "For shoppers: it needs no scripts and no credential, and may be shown in a frame. The ticket in " +
+			"the query is the permission.",
 		query:   []param{{"ticket", "A ticket of this sale.", false, checkTicket}},
 		answers: []answer{{status: 200, doc: "The page.", content: "text/html"}},
 		codes:   with(away, codeUnknownSale, codeInvalidRequest),

@@ -23,7 +23,8 @@ type ReserveRequest struct {
 	// IP and Device are what attempts are counted by beside the customer; "" is not counted. Tier
 	// chooses the caps; one that the sale does not have, and "", are the sale's.
 	IP, Device, Tier string
-	// Admission is what a sale with a waiting room asks for: Admission's text, BadAdmission, or "" for none.
+	// Admission is what a sale with a waiting room asks for: Admission's text, BadAdmission, or "" for
+	// none.
 	Admission string
 }
 
@@ -93,7 +94,8 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
 }
 
-// from is what limits, tiers and the waiting room ask of a request beside its customer: "" when there is nothing.
+// from is what limits, tiers and the waiting room ask of a request beside its customer: "" when there
+// is nothing.
 func (r *ReserveRequest) from() string {
 	if r.IP == "" && r.Device == "" && r.Tier == "" && r.Admission == "" {
 		return ""

@@ -196,9 +196,7 @@ local function wait(n, at, lines)
     .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
   fresh[id], fresh_ahead[id] = record, ahead
-  if shard.room ~= '' then
-    use_admission(n)
-  end
+  use_admission(n)
   count_waiter(shard, lines, 1)
   for k = 1, #lines do
     if lines[k].last_of_sku then
@@ -237,9 +235,7 @@ local function take(n, at)
     return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
-  if shard.room ~= '' then
-    use_admission(n)
-  end
+  use_admission(n)
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -300,9 +296,7 @@ if #entries > 0 then
   save_units()
   save_queues(shard)
   note_offers()
-  if shard.room ~= '' then
-    save_admissions(shard)
-  end
+  save_admissions(shard)
   save_head(shard)
 end
 save_arrivals(shard, generations)

@@ -6,8 +6,8 @@ import (
 	"flashgate/signing"
 )
 
-// Admission lets the holder of a ticket reserve, once, until it expires. The text is signed; that it is used once
-// is the reserve script's matter.
+// Admission lets the holder of a ticket reserve, once, until it expires. The text is signed; that it is
+// used once is the reserve script's matter.
 type Admission struct {
 	Sale     string
 	Customer string

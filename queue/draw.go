@@ -10,8 +10,8 @@ import (
 	"flashgate/lua"
 )
 
-// DrawAlgorithm says how the order of those who joined before the opening is drawn: what anyone needs to do it
-// again once the seed is published.
+// DrawAlgorithm says how the order of those who joined before the opening is drawn: what anyone needs
+// to do it again once the seed is published.
 const DrawAlgorithm = "order = first 40 bits of HMAC-SHA-256(key = seed text, message = customer), ascending; " +
 	"commitment = SHA-256(seed text), in hexadecimal"
 
@@ -26,14 +26,15 @@ func newRoom() lua.RoomID {
 	return lua.RoomID{ID: rand.Text()[:13], Seed: seed, Commit: Commitment(seed)}
 }
 
-// Commitment is published before the opening: whoever has it can tell later that the seed was not chosen to fit.
+// Commitment is published before the opening: whoever has it can tell later that the seed was not
+// chosen to fit.
 func Commitment(seed string) string {
 	sum := sha256.Sum256([]byte(seed))
 	return hex.EncodeToString(sum[:])
 }
 
-// DrawnOrder is the place that the draw gives a customer: 0 to below 2^40, smallest first. It depends on nothing
-// else, so that leaving and joining again draws no second time.
+// DrawnOrder is the place that the draw gives a customer: 0 to below 2^40, smallest first. It depends
+// on nothing else, so that leaving and joining again draws no second time.
 func DrawnOrder(seed, customer string) int64 {
 	mac := hmac.New(sha256.New, []byte(seed))
 	mac.Write([]byte(customer))

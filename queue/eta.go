@@ -24,8 +24,8 @@ const (
 	rateKnown   = 3 * time.Second  // before that, the sale's rate is the better guess
 )
 
-// note takes what the room counted at a time. setRate is the sale's. What was measured at another rate counts in
-// proportion: a change is not learned, it is known.
+// note takes what the room counted at a time. setRate is the sale's. What was measured at another rate
+// counts in proportion: a change is not learned, it is known.
 func (m *meter) note(c *lua.RoomCounts, setRate int64, open bool, at time.Time) {
 	passed := at.Sub(m.lastAt)
 	last := m.last

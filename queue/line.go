@@ -7,8 +7,9 @@ import (
 	"flashgate/lua"
 )
 
-// line is the order of a whole room as some of its ranks tell it. Close to the head every rank is known; further
-// back the distance between them grows with the rank, and what lies between is interpolated.
+// line is the order of a whole room as some of its ranks tell it. Close to the head every rank is
+// known; further back the distance between them grows with the rank, and what lies between is
+// interpolated.
 type line struct {
 	orders, ranks []int64 // ascending, of the same length; the last is the end
 	length        int64

@@ -13,7 +13,8 @@ import (
 type Options struct {
 	// Store is where rooms are kept. Required.
 	Store *lua.Store
-	// Guard makes a call of Redis: it bounds its time, and refuses when Redis is known to be away. Default: none.
+	// Guard makes a call of Redis: it bounds its time, and refuses when Redis is known to be away.
+	// Default: none.
 	Guard func(ctx context.Context, call func(context.Context) error) error
 	// Pace is how much of the rate this gateway's health allows. Default: all of it.
 	Pace *Pace
@@ -24,8 +25,8 @@ type Options struct {
 	Tick time.Duration
 	// Idle is how often an empty room is looked at; default 1 s.
 	Idle time.Duration
-	// HeardMax is the most people of one sale that this gateway remembers to have heard of; default 1,000,000, of
-	// about 150 bytes each.
+	// HeardMax is the most people of one sale that this gateway remembers to have heard of; default
+	// 1,000,000, of about 150 bytes each.
 	HeardMax int
 	// NewsMax is the most people of one sale of whom it remembers what happened to them; default 500,000.
 	NewsMax int

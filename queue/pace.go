@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Pace slows the waiting rooms down when reserves are slow or fail: it halves the rate every second in which a tenth
-// of them do, and gives a tenth of it back in every other.
+// Pace slows the waiting rooms down when reserves are slow or fail: it halves the rate every second in
+// which a tenth of them do, and gives a tenth of it back in every other.
 type Pace struct {
 	slow time.Duration
 

@@ -8,8 +8,8 @@ import (
 	"flashgate/lua"
 )
 
-// presence remembers who was heard of at this gateway. Only those whose turn is near are told to the room, so that
-// what the room is told does not grow with those who wait.
+// presence remembers who was heard of at this gateway. Only those whose turn is near are told to the
+// room, so that what the room is told does not grow with those who wait.
 type presence struct {
 	seed   maphash.Seed
 	parts  [presenceParts]presencePart
@@ -41,8 +41,8 @@ func newPresence(most int) *presence {
 	return p
 }
 
-// note hears of somebody. When too many are remembered, new ones are not: they may be passed over, and are next
-// when there is room.
+// note hears of somebody. When too many are remembered, new ones are not: they may be passed over, and
+// are next when there is room.
 func (p *presence) note(customer string, order int64, now time.Time) {
 	part := &p.parts[maphash.String(p.seed, customer)%presenceParts]
 	part.mu.Lock()
@@ -58,7 +58,8 @@ func (p *presence) note(customer string, order int64, now time.Time) {
 	part.heard[customer] = h
 }
 
-// touch hears of somebody whose order may not be known here: then the room is asked whether they are near.
+// touch hears of somebody whose order may not be known here: then the room is asked whether they are
+// near.
 func (p *presence) touch(customer string, now time.Time) {
 	part := &p.parts[maphash.String(p.seed, customer)%presenceParts]
 	part.mu.Lock()
@@ -67,8 +68,9 @@ func (p *presence) touch(customer string, now time.Time) {
 	p.note(customer, order, now)
 }
 
-// due are those to tell the room of: heard of since they were told last, within the grace, and not behind an order.
-// Every second it looks at all, for those who have come near since they were heard of; who is silent is forgotten.
+// due are those to tell the room of: heard of since they were told last, within the grace, and not
+// behind an order. Every second it looks at all, for those who have come near since they were heard of;
+// who is silent is forgotten.
 func (p *presence) due(near int64, grace time.Duration, now time.Time) (due []lua.RoomHeard) {
 	all := now.Sub(p.rescan) >= rescanEvery
 	if all {

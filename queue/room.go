@@ -13,8 +13,8 @@ import (
 	"flashgate/sale"
 )
 
-// Room is the waiting room of one sale: what Redis said of it last, and who was heard of here. It is safe for
-// concurrent use.
+// Room is the waiting room of one sale: what Redis said of it last, and who was heard of here. It is
+// safe for concurrent use.
 type Room struct {
 	o     *Options
 	sale  string
@@ -86,7 +86,8 @@ var ErrNotReady = errors.New("the waiting room was not read yet")
 
 // Joined is what became of somebody who joins.
 type Joined struct {
-	// Outcome is DONE, or why not: LINE_FULL, NOT_OPEN (the room opens at OpensMs), ENDED, NO_ROOM, RECOVERING, MISSING.
+	// Outcome is DONE, or why not: LINE_FULL, NOT_OPEN (the room opens at OpensMs), ENDED, NO_ROOM,
+	// RECOVERING, MISSING.
 	Outcome sale.Outcome
 	Ticket  Ticket
 	OpensMs int64
@@ -313,7 +314,8 @@ func (r *Room) look(ctx context.Context, c *current) (more bool, err error) {
 	return int64(len(s.News)) >= r.o.NewsPage && (old == nil || s.News[0].NewsMs < r.since), nil
 }
 
-// nearSeconds beside the grace are how long before their turn the room hears of people: as room.lua says.
+// nearSeconds beside the grace are how long before their turn the room hears of people: as room.lua
+// says.
 const nearSeconds = 5
 
 // begin forgets a room that is no more.

@@ -13,8 +13,8 @@ type Rooms struct {
 	o     Options
 	mu    sync.Mutex
 	rooms map[string]*Room
-	// work is the context of those that are looked after; nil before Run and after.
-	work    context.Context
+	// start looks after one more room; nil before Run and after.
+	start   func(*Room)
 	running sync.WaitGroup
 }
 
@@ -32,8 +32,8 @@ func (r *Rooms) Of(v *sale.Version) *Room {
 	if room == nil {
 		room = openRoom(v.Sale, &r.o)
 		r.rooms[v.Sale] = room
-		if r.work != nil {
-			r.running.Go(func() { room.run(r.work) })
+		if r.start != nil {
+			r.start(room)
 		}
 	}
 	r.mu.Unlock()
@@ -58,9 +58,9 @@ const lookAround = time.Second
 // Run looks after the rooms of sales until ctx ends: admits people, and learns what happens.
 func (r *Rooms) Run(ctx context.Context, sales func() []sale.Version) {
 	r.mu.Lock()
-	r.work = ctx
+	r.start = func(room *Room) { r.running.Go(func() { room.run(ctx) }) }
 	for _, room := range r.rooms {
-		r.running.Go(func() { room.run(ctx) })
+		r.start(room)
 	}
 	r.mu.Unlock()
 	tick := time.NewTicker(lookAround)
@@ -70,7 +70,7 @@ func (r *Rooms) Run(ctx context.Context, sales func() []sale.Version) {
 		select {
 		case <-ctx.Done():
 			r.mu.Lock()
-			r.work = nil
+			r.start = nil
 			r.mu.Unlock()
 			r.running.Wait()
 			return

@@ -313,7 +313,8 @@ func (f *figures) log(t *testing.T, name string) {
 		f.passed, f.wasted, 100*float64(f.wasted)/float64(max(f.admitted, 1)), 100*f.etaMedian, 100*f.etaWithin)
 }
 
-// scale is 1 for the simulation whose figures are in docs/QUEUE.md (make queue-sim), and less in the suite.
+// scale is 1 for the simulation whose figures are in docs/QUEUE.md (make queue-sim), and less in the
+// suite.
 func scale() (of float64) {
 	if text := os.Getenv("FLASHGATE_QUEUE_SIM"); text != "" {
 		of, _ = strconv.ParseFloat(text, 64)
@@ -342,7 +343,8 @@ func simulate(t *testing.T, c crowdOf, most int64) figures {
 	return f
 }
 
-// Programs that come at the opening stand behind all who were there before: a lottery among these is not theirs.
+// Programs that come at the opening stand behind all who were there before: a lottery among these is
+// not theirs.
 func TestSimulationBotsAtTheOpening(t *testing.T) {
 	f := simulate(t, crowdOf{presale: 100_000, bots: 5000, units: 2000, rate: 200, leave: 0.2}, 4*60*20)
 	require.Less(t, float64(f.botsReserved), 0.06*float64(f.reserved))

@@ -28,7 +28,8 @@ var ErrGone = errors.New("the waiting room of this ticket is no more")
 // Standing is what is said of a ticket.
 type Standing struct {
 	State State
-	// Ahead are about those before; Low and High the seconds until the turn. They are negative when not known.
+	// Ahead are about those before; Low and High the seconds until the turn. They are negative when not
+	// known.
 	Ahead, Low, High int64
 	// PollAfter is when to ask again; 0 when there is nothing more to hear.
 	PollAfter time.Duration
@@ -39,7 +40,8 @@ type Standing struct {
 // readyWait bounds the wait for the first look at a room.
 const readyWait = 2 * time.Second
 
-// Stand says where a ticket stands, from memory; asking is the heartbeat of whoever waits. ErrGone, or ErrNotReady.
+// Stand says where a ticket stands, from memory; asking is the heartbeat of whoever waits. ErrGone, or
+// ErrNotReady.
 func (r *Room) Stand(ctx context.Context, t *Ticket) (Standing, error) {
 	r.use()
 	v, err := r.seen(ctx)
@@ -110,7 +112,8 @@ func (r *Room) Stats() (Stats, bool) {
 	return Stats{Sale: r.sale, Counts: v.RoomCounts, Age: r.o.Now().Sub(v.at), Failures: r.fails.Load()}, true
 }
 
-// seedAfter the opening, in ms, the seed is published: no gateway's clock is that wrong about the time of Redis.
+// seedAfter the opening, in ms, the seed is published: no gateway's clock is that wrong about the time
+// of Redis.
 const seedAfter = 1000
 
 // Draw reads it from memory; ErrNotReady.

@@ -27,8 +27,8 @@ type Sealer interface {
 	Open(purpose, text string) ([]byte, error)
 }
 
-// Ticket is a place in a line of a sale. Its text is signed and says all of it, so that no gateway has to look
-// up what a ticket is.
+// Ticket is a place in a line of a sale. Its text is signed and says all of it, so that no gateway has
+// to look up what a ticket is.
 type Ticket struct {
 	Kind     Kind
 	Sale     string

@@ -24,8 +24,10 @@ func TestTicketSaysAllOfItself(t *testing.T) {
 		{Kind: KindAdmission, Sale: "drop", Customer: "c-1", Origin: "room-1", Number: 42},
 		{Kind: KindAdmission, Sale: "drop", Customer: `"{}` + "\u00e9", Origin: "room-1"},
 		{Kind: KindWaitlist, Sale: "drop", Customer: "c-1", Reservation: "order-0001", Origin: "mark", Number: 7},
-		{Kind: KindWaitlist, Sale: strings.Repeat("a", 63), Customer: strings.Repeat("\U0001F45F", 128),
-			Reservation: strings.Repeat("r", 64), Origin: "mark", Number: 1 << 53},
+		{
+			Kind: KindWaitlist, Sale: strings.Repeat("a", 63), Customer: strings.Repeat("\U0001F45F", 128),
+			Reservation: strings.Repeat("r", 64), Origin: "mark", Number: 1 << 53,
+		},
 	} {
 		text := want.Seal(keys)
 		require.Equal(t, text, want.Seal(keys), "joining again gives the same ticket")

@@ -19,7 +19,8 @@ type Limits struct {
 	// name nobody whom attempts could be counted by.
 	Reads  *Rules `json:"reads,omitempty"`
 	Settle *Rules `json:"settle,omitempty"`
-	// Queue is joining the waiting room; like reserve it is limited with an API key too, which names the customer.
+	// Queue is joining the waiting room; like reserve it is limited with an API key too, which names the
+	// customer.
 	Queue *Rules `json:"queue,omitempty"`
 }
 

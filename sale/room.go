@@ -48,8 +48,9 @@ func (r *WaitingRoom) fill() {
 	}
 }
 
-// PackRoom writes the waiting room as the scripts read it: people a second, ms that an admission lasts, ms of the
-// presale, ms of grace, percent of over-admission, and mode, each with a comma before the next; "" without one.
+// PackRoom writes the waiting room as the scripts read it: people a second, ms that an admission lasts,
+// ms of the presale, ms of grace, percent of over-admission, and mode, each with a comma before the
+// next; "" without one.
 func (c *Config) PackRoom() string {
 	r := c.Room()
 	if r == nil {

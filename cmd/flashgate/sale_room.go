@@ -12,7 +12,7 @@ import (
 type saleRoomCmd struct {
 	changeFlags
 	Sale string `arg:"" help:"The sale's id."`
-	Mode string `help:"open lets people in; paused lets nobody in; drain lets those in line in, and nobody joins." placeholder:"open|paused|drain"`
+	Mode string `help:"open, paused (lets nobody in) or drain (nobody joins any more)." placeholder:"MODE"`
 	Rate int64  `help:"People let in a second." placeholder:"N"`
 }
 

@@ -23,8 +23,8 @@ queue:
   waiting_room: {enabled: true, admit_per_second: 200, admission_seconds: 600, grace_seconds: 600, mode: paused}
 `
 
-// Of two gateways that admit people one is killed with -9: the rate stays what it is. ROOM_SECONDS is how
-// long it is watched; 60 for the figure in docs/QUEUE.md.
+// Of two gateways that admit people one is killed with -9: the rate stays what it is. ROOM_SECONDS is
+// how long it is watched; 60 for the figure in docs/QUEUE.md.
 func TestAdmissionRateWithAGatewayKilled(t *testing.T) {
 	seconds := 6
 	if text := os.Getenv("ROOM_SECONDS"); text != "" {

@@ -48,7 +48,7 @@ local function judge_admission(shard, n)
 end
 
 local function use_admission(n)
-  local brought = admissions[n]
+  local brought = admissions and admissions[n]
   if brought then
     local text = 'u' .. string.sub(inside[brought.customer], 2)
     inside[brought.customer] = text
@@ -57,6 +57,9 @@ local function use_admission(n)
 end
 
 local function save_admissions(shard)
+  if not uses then
+    return
+  end
   for i = 1, #uses do
     local customer, text = uses[i][1], uses[i][2]
     redis.call('HSET', ROOM .. 'in', customer, text)
