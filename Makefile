@@ -5,7 +5,7 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 .DEFAULT_GOAL := help
 SEEDS ?= 5000
-.PHONY: help deps test check lint fmt tidy-check bench bench-http sim demo build
+.PHONY: help deps test check lint fmt tidy-check bench bench-http sim queue-sim demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,9 @@ bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refu
 
 sim: ## recovery simulated with faults, SEEDS=5000 histories; what fails is shown as small as it gets
 	FLASHGATE_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run 'TestSimulation$$' -v ./reconciler | grep -v '^ *\(=== \|--- PASS\)'
+
+queue-sim: ## the waiting room with 100,000 people, whose figures are in docs/QUEUE.md; takes minutes
+	FLASHGATE_QUEUE_SIM=1 go test -count=1 -timeout 60m -run 'TestSimulation' -v ./queue | grep -v '^ *\(=== \|--- PASS\)'
 
 demo: ## a drop with thousands of shoppers, with nothing but Go
 	go run ./cmd/flashgate demo

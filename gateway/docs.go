@@ -82,7 +82,9 @@ func docsPage(spec *huma.OpenAPI) ([]byte, error) {
 
 func (r *route) view(spec *huma.OpenAPI, all map[string]*huma.Schema) docsOperation {
 	item := spec.Paths[r.path]
-	op := map[string]*huma.Operation{"GET": item.Get, "PUT": item.Put, "POST": item.Post}[r.method]
+	op := map[string]*huma.Operation{
+		"GET": item.Get, "PUT": item.Put, "POST": item.Post, "DELETE": item.Delete,
+	}[r.method]
 	v := docsOperation{ID: op.OperationID, Method: r.method, Path: r.path, Summary: op.Summary, Doc: op.Description}
 	for _, p := range op.Parameters {
 		v.Params = append(v.Params, docsField{p.Name, p.In, "", p.Description, p.Required})

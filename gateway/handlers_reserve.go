@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -42,12 +43,17 @@ func (g *Gateway) reserve(r *request) error {
 	if err := g.tooLate(r, &v, &try, body.ReservationID, lines); err != nil {
 		return err
 	}
+	began := time.Now()
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
-		IP:          who.ip, Device: who.device, Tier: who.tier,
+		IP:          who.ip, Device: who.device, Tier: who.tier, Admission: g.admissionOf(&v, &body),
 	})
+	g.pace.Observe(time.Since(began), err != nil)
 	g.limiter.leave(r, &try, &a, err)
+	if inLine, err := g.lineUp(r, &v, &body, &a, err); inLine {
+		return err
+	}
 	if err != nil {
 		return err
 	}
@@ -90,13 +96,20 @@ func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
 	if body.ReservationID == "" {
 		body.ReservationID = with.key
 	}
-	if customer := r.owner(); customer != "" {
-		if body.Customer != "" && body.Customer != customer {
-			return refuse(codeCustomerMismatch, "The token is of customer %s.", printable(customer))
-		}
-		body.Customer = customer
+	body.Customer, err = r.customerOf(body.Customer)
+	return err
+}
+
+// customerOf is whom a request is for: whom the body names, who with a customer token can only be its own.
+func (r *request) customerOf(named string) (string, error) {
+	customer := r.owner()
+	if customer == "" {
+		return named, nil
 	}
-	return nil
+	if named != "" && named != customer {
+		return "", refuse(codeCustomerMismatch, "The token is of customer %s.", printable(customer))
+	}
+	return customer, nil
 }
 
 // idempotencyKey is the header without the quotes that a structured field has.

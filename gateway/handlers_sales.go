@@ -266,6 +266,15 @@ func (g *Gateway) changeLifecycle(r *request, verb string, to sale.Lifecycle) er
 	if err := r.decode(g, &body); err != nil {
 		return err
 	}
+	return g.changeSale(r, verb, body.Reason, func(next *sale.Version) (bool, error) {
+		same := next.Lifecycle == to
+		next.Lifecycle = to
+		return same, nil
+	})
+}
+
+// changeSale makes a version of a sale that edit has changed; edit says when there is nothing to change.
+func (g *Gateway) changeSale(r *request, verb, reason string, edit func(*sale.Version) (same bool, err error)) error {
 	id := r.param("sale")
 	for range lifecycleTries {
 		current, err := g.known(id)
@@ -275,12 +284,16 @@ func (g *Gateway) changeLifecycle(r *request, verb string, to sale.Lifecycle) er
 		if current.Lifecycle == sale.Closed {
 			return refuse(codeSaleEnded, "The sale is closed for good.")
 		}
-		if current.Lifecycle == to {
+		next := sale.Version{
+			Sale: id, Lifecycle: current.Lifecycle, Config: current.Config, Actor: r.actor(), Reason: reason,
+		}
+		same, err := edit(&next)
+		if err != nil {
+			return err
+		}
+		if same {
 			r.replayed()
 			return g.whenApplied(r, fiber.StatusOK, current)
-		}
-		next := sale.Version{
-			Sale: id, Lifecycle: to, Config: current.Config, Actor: r.actor(), Reason: body.Reason,
 		}
 		stored, err := g.putVersion(next, current.Version)
 		if errors.Is(err, ledger.ErrVersionMismatch) {

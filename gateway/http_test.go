@@ -138,7 +138,7 @@ func TestMethodsAndPaths(t *testing.T) {
 	for _, path := range []string{
 		"/", "/v1", "/v1/", "/v1/reserve/", "/V1/reserve", "/v2/reserve", "/v1//reserve", "/v1/sales/", "/v1/sales/a/b",
 		"/v1/admin/sales/x/pause/y", "/%00", "/v1/reserve%00", "/v1/%2e%2e/livez", "/problems/", "/problems/nope",
-		"/v1/queue", "/console",
+		"/console",
 	} {
 		r.get(path).problem(t, codeNotFound)
 		r.post(path, "{}").anyProblem(t)

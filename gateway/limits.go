@@ -67,7 +67,10 @@ func newLimiter(store *lua.Store, guard *resolver, e *edge, o Options, m *metric
 		shield: shield, metrics: m, checks: map[sale.LimitGroup]*gatherer[lua.LimitCheck, lua.Answer]{},
 		known: newGatherer(o.QueueMax, guard.do, findKnown(store, e)),
 	}
-	for _, group := range []sale.LimitGroup{sale.LimitReads, sale.LimitSettle} {
+	for _, group := range sale.LimitGroups {
+		if group == sale.LimitReserve {
+			continue
+		}
 		l.checks[group] = newGatherer(o.QueueMax, guard.do,
 			func(ctx context.Context, saleID string, checks []lua.LimitCheck) ([]lua.Answer, error) {
 				return store.Shard(saleID, 0).Limit(ctx, group, checks)
@@ -250,18 +253,30 @@ const (
 // limit judges an attempt on a route beside reserve by the limits of its group. Where the scripts
 // cannot be asked, the gateway judges alone by the same rules.
 func (g *Gateway) limit(r *request, v *sale.Version, group sale.LimitGroup, cost int64) error {
-	rules := v.Config.Limits.Rules(group)
-	if rules.Off() || !r.byToken() {
+	if !r.byToken() {
 		return nil // With an API key these routes name nobody whom attempts could be counted by.
+	}
+	who := shopper{customer: r.who.Name, ip: ratelimit.Key(g.addressOf(r))}
+	return g.judgeLimit(r, v, group, &who, cost)
+}
+
+// judgeLimit judges an attempt of somebody by the limits of a group.
+func (g *Gateway) judgeLimit(
+	r *request, v *sale.Version, group sale.LimitGroup, who *shopper, cost int64,
+) error {
+	rules := v.Config.Limits.Rules(group)
+	if rules.Off() {
+		return nil
 	}
 	l := g.limiter
 	l.plan(v)
-	who := shopper{customer: r.who.Name, ip: ratelimit.Key(g.addressOf(r))}
-	a := attemptOf(v, group, &who, cost)
+	a := attemptOf(v, group, who, cost)
 	if _, err := l.enter(g.base, r, &a, ""); err != nil {
 		return err
 	}
-	answer, err := l.checks[group].do(g.base, v.Sale, lua.LimitCheck{Customer: who.customer, IP: who.ip, Cost: cost})
+	answer, err := l.checks[group].do(g.base, v.Sale, lua.LimitCheck{
+		Customer: who.customer, IP: who.ip, Device: who.device, Cost: cost,
+	})
 	l.leave(r, &a, &answer, err)
 	switch {
 	case err == nil && answer.Outcome == sale.RateLimited:

@@ -29,7 +29,7 @@ type ReserveRequest struct {
 	Device        string `json:"device,omitempty" minLength:"1" maxLength:"128" doc:"The shopper's device, opaque: attempts are limited by it where the sale says so."`
 	ClientIP      string `json:"client_ip,omitempty" minLength:"2" maxLength:"45" doc:"The shopper's address, with an API key only: attempts are limited by it where the sale says so, IPv6 by its /64."`
 	Tier          string `json:"tier,omitempty" pattern:"^[A-Za-z0-9._-]{1,64}$" doc:"The shopper's tier, which chooses the caps; with a customer token its claim says it."`
-	Admission     string `json:"admission,omitempty" minLength:"1" maxLength:"2048" doc:"Admission token of a waiting room. Not used yet."`
+	Admission     string `json:"admission,omitempty" minLength:"1" maxLength:"2048" doc:"Of the ticket, where the sale has a waiting room: goes with one reservation. Without it the answer is a ticket."`
 }
 
 func (b *ReserveRequest) check(f *fields) {

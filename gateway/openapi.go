@@ -140,6 +140,8 @@ func describe(version string) *huma.OpenAPI {
 			item.Get = op
 		case "PUT":
 			item.Put = op
+		case "DELETE":
+			item.Delete = op
 		default:
 			item.Post = op
 		}
@@ -162,15 +164,24 @@ func describeSales(all map[string]*huma.Schema) {
 			"public_numbers": "Whether customers may see numbers of stock.",
 			"items":          "1 to 10000.",
 			"groups":         "SKUs that are capped together; at most 100 groups.",
-			"limits":         "Rate limits of attempts to reserve; reads and settle limit the other routes.",
+			"limits":         "Rate limits of attempts to reserve; reads, settle and queue limit the other routes.",
 			"challenge":      "Proof that a person asks.",
-			"queue":          "Waiting room and waitlist. This version has none: set enabled false.",
+			"queue":          "Waiting room and waitlist.",
 		},
 		"Caps": {"per_customer": "Units; 0 means none.", "per_order": "Units; 0 means none."},
 		"Limit": {
 			"rate": "Attempts in per_seconds; at most 10000 a second.", "per_seconds": "1 to 86400.",
 			"burst": "Attempts at once; a spent burst must come back within 86400 seconds.",
 			"mode":  "enforce (when left out), shadow (counted and let through) or off.",
+		},
+		"WaitingRoom": {
+			"admit_per_second":       "People let in a second: 1 to 10000.",
+			"admission_seconds":      "That they may reserve in: 1 to 86400.",
+			"presale_seconds":        "Before the opening, in which people join and are drawn: 0 to 86400.",
+			"grace_seconds":          "Silent for longer: passed over. At least twice poll_seconds; 30 when left out.",
+			"poll_seconds":           "The longest that anybody is told to wait between two looks; 10 when left out.",
+			"over_admission_percent": "People inside for 100 units that are free: 100 to 10000, 150 when left out.",
+			"mode":                   "open (when left out), paused (lets nobody in) or drain (nobody joins).",
 		},
 		"Group":   {"cap_per_customer": "Units of all its SKUs together."},
 		"Tier":    {"per_customer": "Units; 0 leaves the sale's.", "per_order": "Units; 0 leaves the sale's."},

@@ -75,6 +75,13 @@ type Options struct {
 	// Providers set and judge challenges beside proof of work; none by default.
 	Providers []challenge.Provider
 
+	// RoomSlow is when a reserve counts as slow, and enough of them slow the waiting rooms down; default
+	// 150 ms, the time that nearly all should take.
+	RoomSlow time.Duration
+	// RoomHeardMax is how many who wait in one room the gateway remembers to have heard of; default
+	// 1,000,000.
+	RoomHeardMax int
+
 	// ConfirmWait is how long confirm, cancel, adjust and sale changes wait for the ledger before
 	// they answer 202; default 2 s.
 	ConfirmWait time.Duration
@@ -144,7 +151,7 @@ func (o Options) withDefaults() Options {
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.BooksMax: 2, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
-		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.EdgePlaces: 100_000,
+		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.EdgePlaces: 100_000, &o.RoomHeardMax: 1_000_000,
 	} {
 		if *field <= 0 {
 			*field = value
@@ -159,7 +166,7 @@ func (o Options) withDefaults() Options {
 		&o.KeyTouch: 30 * time.Second, &o.BooksTimeout: time.Minute,
 		&o.ReadTimeout: 5 * time.Second, &o.WriteTimeout: 10 * time.Second,
 		&o.IdleTimeout: time.Minute, &o.StreamEvery: 250 * time.Millisecond,
-		&o.StreamHeartbeat: 15 * time.Second, &o.Shutdown: 15 * time.Second,
+		&o.StreamHeartbeat: 15 * time.Second, &o.RoomSlow: 150 * time.Millisecond, &o.Shutdown: 15 * time.Second,
 	} {
 		if *field <= 0 {
 			*field = value

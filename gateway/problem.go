@@ -26,6 +26,7 @@ const (
 	codeUnknownSKU           code = "unknown-sku"
 	codeUnknownLocation      code = "unknown-location"
 	codeUnknownReservation   code = "unknown-reservation"
+	codeUnknownTicket        code = "unknown-ticket"
 	codeMethodNotAllowed     code = "method-not-allowed"
 	codeInsufficientStock    code = "insufficient-stock"
 	codeCapExceeded          code = "cap-exceeded"
@@ -40,6 +41,9 @@ const (
 	codeRateLimited          code = "rate-limited"
 	codeCustomerMismatch     code = "customer-mismatch"
 	codeChallengeRequired    code = "challenge-required"
+	codeAdmissionInvalid     code = "admission-invalid"
+	codeQueueFull            code = "queue-full"
+	codeTicketExpired        code = "ticket-expired"
 	codeReservationExpired   code = "reservation-expired"
 	codeSaleEnded            code = "sale-ended"
 	codeVersionMismatch      code = "version-mismatch"
@@ -97,6 +101,16 @@ var problems = map[code]codeInfo{
 		"Solve it and send the same request again with the answer in X-Challenge-Response; keep the " +
 			"X-Challenge-Clearance of the answer and send it with further requests.",
 	},
+	codeAdmissionInvalid: {
+		403, "Admission invalid",
+		"The admission is not ours, is another customer's or sale's, has expired or was used; nothing was taken.",
+		"Read the ticket again for an admission that is valid, or join the waiting room again.",
+	},
+	codeQueueFull: {
+		429, "The line is full",
+		"The line takes nobody in now; nothing was taken.",
+		"Send the same request again after Retry-After, or later.",
+	},
 	codeRateLimited: {
 		429, "Too many requests",
 		"More attempts than a limit of the sale allows; nothing was taken, and this one was not counted.",
@@ -123,6 +137,11 @@ var problems = map[code]codeInfo{
 		404, "Unknown reservation",
 		"The sale has no reservation with this id.",
 		"Check sale and id. A hold that was lost with Redis before it was written down is unknown too.",
+	},
+	codeUnknownTicket: {
+		404, "Unknown ticket",
+		"The ticket is not ours, was changed, or is another customer's.",
+		"Send the ticket as it was given out, with the credential that it was given to.",
 	},
 	codeMethodNotAllowed: {
 		405, "Method not allowed",
@@ -177,6 +196,11 @@ var problems = map[code]codeInfo{
 	codeReservationExpired: {
 		410, "Reservation expired",
 		"The hold ended before it was confirmed; its units are back.", "Reserve again with a new id.",
+	},
+	codeTicketExpired: {
+		410, "Ticket expired",
+		"The ticket is of a line that is no more: the sale was made anew, or its waiting room was lost.",
+		"Join again.",
 	},
 	codeSaleEnded: {
 		410, "Sale ended",
@@ -289,6 +313,11 @@ var outcomes = map[sale.Outcome]struct {
 	sale.Insufficient:    {0, codeInsufficientStock},
 	sale.Again:           {0, codeOverloaded},
 	sale.Overloaded:      {0, codeOverloaded},
+
+	sale.NotAdmitted:      {0, codeAdmissionInvalid},
+	sale.AdmissionInvalid: {0, codeAdmissionInvalid},
+	sale.LineFull:         {0, codeQueueFull},
+	sale.NoRoom:           {0, codeInvalidRequest},
 
 	sale.VersionConflict: {0, codeVersionConflict},
 	sale.OutOfRange:      {0, codeInvalidRequest},

@@ -78,12 +78,11 @@ func (g *Gateway) challenge(
 	v *sale.Version, id string, who *shopper, reasons challenge.Suspicion,
 	providers []sale.ChallengeProvider, detail string,
 ) error {
-	known, err := g.limiter.known.do(g.base, v.Sale, id)
-	if err != nil {
-		return err
-	}
-	if known {
-		return nil
+	if id != "" {
+		known, err := g.limiter.known.do(g.base, v.Sale, id)
+		if err != nil || known {
+			return err
+		}
 	}
 	asked, err := g.challenges.Ask(v.Sale, who.customer, providers, reasons.Count())
 	if err != nil {

@@ -48,6 +48,8 @@ func refusal(a *lua.Answer) *problem {
 			p.retryMs = max(a.OpensAtMs-a.Head.NowMs, 1)
 			return p.member("opens_at", timeText(a.OpensAtMs))
 		}
+	case sale.AdmissionInvalid, sale.NotAdmitted:
+		p.detail = "The admission does not count: it has ended, was used, or is another customer's; nothing was taken."
 	case sale.SalePaused:
 		p.detail, p.retryMs = "The sale is paused.", retryPausedMs
 	case sale.Ended:

@@ -58,6 +58,7 @@ var (
 	toPlan   = []string{"marketing", "admin"}
 	toReview = []string{"marketing", "ops", "admin"}
 	toCount  = []string{"ops", "admin"}
+	toRun    = []string{"marketing", "ops", "admin"}
 )
 
 var (
@@ -68,7 +69,7 @@ var (
 func with(more []code, codes ...code) []code { return append(codes, more...) }
 
 // routes is the one table of routes. What is in it is served, described and tested.
-var routes = slices.Concat(sellRoutes, bookRoutes)
+var routes = slices.Concat(sellRoutes, queueRoutes, bookRoutes)
 
 // sellRoutes are all but those of the books.
 var sellRoutes = []route{
@@ -78,13 +79,14 @@ var sellRoutes = []route{
 		doc: "Takes all lines or none. The reservation id is the idempotency key: repeated, the request answers " +
 			"with the reservation as it stands. A refusal is not remembered.",
 		body: ReserveRequest{}, replays: true,
-		answers: []answer{{
-			status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance},
-		}},
+		answers: []answer{
+			{status: 201, doc: "The reservation.", body: Reservation{}, headers: []string{"Location", headerClearance}},
+			{status: 202, doc: "Put in line: the ticket.", body: Ticket{}, headers: []string{headerClearance}},
+		},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
 			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
-			codeCustomerMismatch, codeChallengeRequired, codeRateLimited),
+			codeCustomerMismatch, codeChallengeRequired, codeRateLimited, codeAdmissionInvalid),
 		handle: (*Gateway).reserve,
 	},
 	{

@@ -53,11 +53,10 @@ func TestPutSale(t *testing.T) {
 	t.Run("not built", func(t *testing.T) {
 		doc := put("unbuilt", saleJSON("unbuilt", func(c *sale.Config) {
 			c.Queue = &sale.Queue{
-				WaitingRoom: &sale.WaitingRoom{Enabled: true, AdmitPerSecond: 5, AdmissionSeconds: 60},
-				Waitlist:    &sale.Waitlist{Enabled: true, Max: 5, OfferSeconds: 60},
+				Waitlist: &sale.Waitlist{Enabled: true, Max: 5, OfferSeconds: 60},
 			}
 		})).problem(t, codeInvalidRequest)
-		require.Equal(t, []string{"/queue/waiting_room/enabled", "/queue/waitlist/enabled"}, pointers(doc))
+		require.Equal(t, []string{"/queue/waitlist/enabled"}, pointers(doc))
 	})
 	t.Run("another id in the path", func(t *testing.T) {
 		doc := put("other", body).problem(t, codeInvalidRequest)

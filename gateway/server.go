@@ -20,6 +20,7 @@ import (
 	"flashgate/challenge"
 	"flashgate/ledger"
 	"flashgate/lua"
+	"flashgate/queue"
 )
 
 // Deps are what a gateway works with. Store and Ledger are the caller's to close, after Run.
@@ -58,8 +59,12 @@ type Gateway struct {
 	ledgerCalls *breaker
 	streams     *streams
 	health      health
-	books       Books
-	ordering    chan struct{} // has a place for each order to the books at a time
+	// lines answer for tickets, each for those of its kind.
+	lines    map[queue.Kind]line
+	room     *roomLine
+	pace     *queue.Pace // of waiting rooms, by how reserves fare
+	books    Books
+	ordering chan struct{} // has a place for each order to the books at a time
 
 	server    *fasthttp.Server
 	app       fasthttp.RequestHandler
@@ -94,11 +99,15 @@ func New(d Deps) (*Gateway, error) {
 		durability:  newDurability(d.Ledger, heard{d.Store, memory.announced}, o, m),
 		ledgerCalls: newLedgerBreaker("ledger", o, m),
 		requestID:   newRequestIDs(),
+		pace:        queue.NewPace(o.RoomSlow),
 		books:       d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
 	g.stocks = newGatherer(o.QueueMax, g.resolver.do, readStock(d.Store))
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
+	g.room = newRoomLine(g)
+	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room}
+	d.Registry.MustRegister(roomMetrics{g.room.rooms})
 	var err error
 	if g.limiter, err = newLimiter(d.Store, g.resolver, memory, o, m); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -338,7 +347,9 @@ func (g *Gateway) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	var background sync.WaitGroup
 	work, stopWork := context.WithCancel(context.Background())
-	for _, run := range []func(context.Context){g.keys.run, g.catalog.run, g.durability.run} {
+	for _, run := range []func(context.Context){
+		g.keys.run, g.catalog.run, g.durability.run, g.room.run,
+	} {
 		background.Go(func() { run(work) })
 	}
 	if g.opts.Tokens != nil {
@@ -361,6 +372,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	g.reserver.close()
 	g.limiter.close()
 	g.stocks.close()
+	g.room.joins.close()
 	g.end()
 	stopWork()
 	background.Wait()

@@ -204,7 +204,11 @@ func (g *Gateway) stream(r *request) error {
 	}
 	w := &streamWriter{
 		streams: g.streams, sale: v.Sale, listener: l, conn: r.ctx.Conn(),
-		seen: r.header("Last-Event-ID"),
+		seen: r.header("Last-Event-ID"), beat: g.opts.StreamHeartbeat,
+	}
+	if room := v.Config.Room(); room != nil && r.byToken() {
+		w.customer = r.owner()
+		w.beat = min(w.beat, time.Duration(room.GraceSeconds)*time.Second/2)
 	}
 	if viewOf(r, &v, "").numbers {
 		w.text = 1
@@ -222,18 +226,23 @@ type streamWriter struct {
 	conn     net.Conn
 	seen     string // the id that the client has; it is not sent first
 	text     int    // which of an event's texts
+	beat     time.Duration
+	customer string // who waits in the sale's waiting room, perhaps, and is there as long as this runs; "" for none
 }
 
 // write runs until the client is gone or the gateway ends. There is no sign of a client that hung
 // up but the failed flush, so something is sent at least every heartbeat.
 func (s *streamWriter) write(w *bufio.Writer) {
 	defer s.streams.leave(s.sale, s.listener)
-	beat := time.NewTicker(s.streams.g.opts.StreamHeartbeat)
+	beat := time.NewTicker(s.beat)
 	defer beat.Stop()
 	text := []byte("retry: 2000\n\n")
 	for {
-		if len(text) > 0 && !s.flush(w, text) {
-			return
+		if len(text) > 0 {
+			if !s.flush(w, text) {
+				return
+			}
+			s.streams.g.room.present(s.sale, s.customer)
 		}
 		text = nil
 		select {

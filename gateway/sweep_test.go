@@ -33,6 +33,9 @@ var good = map[string]string{
 
 	"resolve-dead-letter": `{"reason":"r"}`,
 
+	"set-room":   `{"mode":"open","admit_per_second":5,"reason":"r"}`,
+	"join-queue": `{"sale":"sweep","customer":"c","device":"d","client_ip":"10.0.0.1"}`,
+
 	"release full": `{"sale":"sweep","reservation_id":"nobody-01"}`,
 }
 

@@ -64,13 +64,14 @@ func (s *Shard) Apply(ctx context.Context, base *sale.Version, v sale.Version) (
 // settings are the fields of the sale hash that apply.lua and flip.lua write, each with its value.
 func settings(version int64, l sale.Lifecycle, c *sale.Config) []any {
 	reserve, reads := c.Limits.Rules(sale.LimitReserve), c.Limits.Rules(sale.LimitReads)
-	settle := c.Limits.Rules(sale.LimitSettle)
+	settle, queue := c.Limits.Rules(sale.LimitSettle), c.Limits.Rules(sale.LimitQueue)
 	return []any{
 		"version", version, "state", string(l), "opens_ms", int64(c.OpensAt),
 		"closes_ms", int64(c.ClosesAt), "hold_ms", c.HoldSeconds * 1000,
 		"max_extensions", c.MaxExtensions, "cap_customer", c.Caps.PerCustomer,
 		"cap_order", c.Caps.PerOrder, "allocation", string(c.Allocation),
 		"limits", reserve.Pack(), "limits_reads", reads.Pack(), "limits_settle", settle.Pack(),
+		"limits_queue", queue.Pack(), "room", c.PackRoom(),
 		"limits_ms", c.Limits.WindowMs(), "tiers", c.Caps.PackTiers(), "groups", c.PackGroups(),
 	}
 }

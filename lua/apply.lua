@@ -18,10 +18,11 @@
 --         cap_customer    units per customer in the sale; 0 is none
 --         cap_order       units per order; 0 is none
 --         allocation      priority or most_stock
---         limits, limits_reads, limits_settle
+--         limits, limits_reads, limits_settle, limits_queue
 --                         rules of the groups of routes (limits.lua); '' is none
 --         limits_ms       the longest window of all these rules
 --         tiers           ";<tier>=<units per customer>,<units per order>;..."; 0 is the sale's
+--         room            the waiting room (sale.Config.PackRoom); '' is none
 --         groups          "<name>=<units per customer>:,<SKU>,<SKU>,;..."
 --       then 4 values an item:
 --         sku

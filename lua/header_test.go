@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	keyNames  = []string{"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORD", "ADJUSTMENT", "LIMITS", "ONCE"}
+	keyNames  = []string{"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORD", "ADJUSTMENT", "LIMITS", "ONCE", "ROOM"}
 	word      = regexp.MustCompile(`\b[A-Z][A-Z_]+\b`)
 	quoted    = regexp.MustCompile(`'([A-Z][A-Z_]+)'`)
 	argument  = regexp.MustCompile(`ARGV\[(\d+)\]`)

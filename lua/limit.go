@@ -41,7 +41,7 @@ type LimitState struct {
 
 var limitScript = load("limit")
 
-// Limit judges 1 to MaxBatch attempts on the routes of a group (reads or settle) by its limits, in
+// Limit judges 1 to MaxBatch attempts on the routes of a group (reads, settle or queue) by its limits, in
 // order, and spends for those that may pass: DONE, LIMITED, RECOVERING or MISSING. Neither the state
 // nor the window of the sale matters. With an error none is judged, and it is unknown whether any
 // was spent; see ErrRefused and ErrScript. A Redis whose memory is full refuses reads.
@@ -49,7 +49,7 @@ func (s *Shard) Limit(ctx context.Context, group sale.LimitGroup, checks []Limit
 	if len(checks) == 0 || len(checks) > MaxBatch {
 		return nil, fmt.Errorf("limit: a batch of %d, must be 1 to %d", len(checks), MaxBatch)
 	}
-	if group != sale.LimitReads && group != sale.LimitSettle {
+	if group == sale.LimitReserve || !slices.Contains(sale.LimitGroups, group) {
 		return nil, fmt.Errorf("limit: no such group as %q", group)
 	}
 	args := make([]any, 0, 1+4*len(checks))

@@ -3,7 +3,7 @@
 --
 -- Joins: shard, event, limits
 -- KEYS: SALE (read, write), DEADLINES (write), LIMITS (read, write)
--- ARGV: 5 group  reads or settle
+-- ARGV: 5 group  reads, settle or queue
 --       then 4 values an attempt:
 --         customer, ip, device  what it is counted by; '' is not counted
 --         cost                  attempts that it counts as, from 1

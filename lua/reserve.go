@@ -23,6 +23,17 @@ type ReserveRequest struct {
 	// IP and Device are what attempts are counted by beside the customer; "" is not counted. Tier
 	// chooses the caps; one that the sale does not have, and "", are the sale's.
 	IP, Device, Tier string
+	// Admission is what a sale with a waiting room asks for: Admission's text, BadAdmission, or "" for
+	// none.
+	Admission string
+}
+
+// BadAdmission is an admission that cannot be right.
+const BadAdmission = "bad"
+
+// Admission is the text of an admission that was given at a time and ends at another, in ms of Redis.
+func Admission(admittedMs, endsMs int64) string {
+	return strconv.FormatInt(admittedMs, 10) + "," + strconv.FormatInt(endsMs, 10)
 }
 
 // Answer is what a script says to one request. Which fields are set depends on the outcome.
@@ -80,12 +91,17 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
 }
 
-// from is what limits and tiers ask of a request beside its customer: "" when there is nothing.
+// from is what limits, tiers and the waiting room ask of a request beside its customer: "" when there
+// is nothing.
 func (r *ReserveRequest) from() string {
-	if r.IP == "" && r.Device == "" && r.Tier == "" {
+	if r.IP == "" && r.Device == "" && r.Tier == "" && r.Admission == "" {
 		return ""
 	}
-	return r.IP + "\n" + r.Device + "\n" + r.Tier
+	from := r.IP + "\n" + r.Device + "\n" + r.Tier
+	if r.Admission != "" {
+		from += "\n" + r.Admission
+	}
+	return from
 }
 
 // read fills an answer from the detail of its outcome.

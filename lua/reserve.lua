@@ -1,14 +1,14 @@
 -- reserve.lua: takes units for 1..N requests and answers each in order.
 --
--- A known id, then the sale's state and window, undrained events, rate limits, caps, stock: in this
--- order. What is replayed or refused takes nothing, but a limit counts attempts: each that passed the
--- limits spends, whatever it is told then, except AGAIN, which is asked again. Requests see what those
--- before them in the batch did. Everything is decided in tables first; the first write is an XADD, so
--- that a full memory refuses the whole batch before anything changed.
+-- A known id, then the sale's state and window, undrained events, rate limits, admission, caps, stock:
+-- in this order. What is replayed or refused takes nothing, but a limit counts attempts: each that
+-- passed the limits spends, whatever it is told then, except AGAIN, which is asked again. Requests see
+-- what those before them in the batch did. Everything is decided in tables first; the first write is an
+-- XADD, so that a full memory refuses the whole batch before anything changed.
 --
--- Joins: shard, event, record, units, limits
+-- Joins: shard, event, record, units, limits, admission
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), LIMITS (read, write)
+--       EVENTS (write), RECORD (read, write), LIMITS (read, write), ROOM (read, write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
 --       then 6 values a request:
 --         id           reservation id
@@ -16,11 +16,13 @@
 --         fingerprint  of the request as asked
 --         lines        packed, normalized; an empty location lets the sale's allocation pick
 --         actor        who asks, for the ledger
---         from         ip, device and tier, joined by newlines; '' when it names none of them
+--         from         ip, device and tier, then an admission (admission.lua) if there is one, joined by
+--                      newlines; '' when it names none of them
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
 --   ID_REUSED PAUSED ENDED AGAIN OVERLOADED                  ''
+--   NOT_ADMITTED BAD_ADMISSION                               ''
 --   NOT_OPEN                                                 opening time in ms
 --   UNKNOWN_SKU UNKNOWN_LOCATION                             sku/location
 --   LIMITED  dimension and us to wait (0: for ever), joined by a newline
@@ -28,7 +30,7 @@
 --            group, which has its name in place of sku
 --   STOCK    sku/location=requested:available;... of every line that is short
 --   and without requests: MISSING RECOVERING
-local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups')
+local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups', 'room')
 if not shard then
   return closed
 end
@@ -56,7 +58,7 @@ local function asked_lines(packed)
   return lines
 end
 
--- Who asks beside the customer: ip, device and tier.
+-- Who asks beside the customer: ip, device, and tier with what follows.
 local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
 local function asks_from(from)
   if from == '' then
@@ -104,8 +106,11 @@ for n = 1, #ids do
       customers[customer] = true
       names[#names + 1] = customer
     end
-    if rules[1] or shard.tiers ~= '' then
+    if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
       local ip, device, tier = asks_from(ARGV[at + 5])
+      if shard.room ~= '' then
+        tier = asks_admission(n, customer, tier)
+      end
       first_field[n] = #fields
       add_fields(rules, fields, customer, ip, device)
       tier_of[n] = tier ~= '' and caps_of(tier)
@@ -113,6 +118,9 @@ for n = 1, #ids do
   end
 end
 read_ahead(skus, names)
+if shard.room ~= '' then
+  read_admissions()
+end
 local generations
 if rules[1] then
   generations = find_generations(shard)
@@ -341,6 +349,10 @@ end
 -- Caps, stock, and the hold.
 local function take(n, at)
   local customer, packed = ARGV[at + 1], ARGV[at + 3]
+  local unadmitted = shard.room ~= '' and judge_admission(shard, n)
+  if unadmitted then
+    return unadmitted, ''
+  end
   local lines = asked_lines(packed)
   local refused, detail = judge_caps(customer, lines, tier_of[n])
   if refused then
@@ -352,6 +364,7 @@ local function take(n, at)
     return refused, detail
   end
   move_units(picked, customer, 1, 0)
+  use_admission(n)
   return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
@@ -394,6 +407,7 @@ if #entries > 0 then
   redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
   redis.call('ZADD', DEADLINES, unpack(scores))
   save_units()
+  save_admissions(shard)
   save_head(shard)
 end
 save_arrivals(shard, generations)

@@ -89,4 +89,5 @@ var scripts = []*script{
 	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
 	availabilityScript, adjustScript, applyScript, expireScript, lookScript, closeScript, buildScript,
 	flipScript, trimScript, cutScript, limitScript, onceScript,
+	roomJoinScript, roomLeaveScript, roomBeatScript, roomAdmitScript, roomLookScript,
 }

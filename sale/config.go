@@ -73,6 +73,13 @@ type WaitingRoom struct {
 	AdmitPerSecond   int64 `json:"admit_per_second,omitempty"`
 	AdmissionSeconds int64 `json:"admission_seconds,omitempty"`
 	PresaleSeconds   int64 `json:"presale_seconds,omitempty"`
+	// GraceSeconds is how long somebody may be silent and keep their turn; PollSeconds the longest that
+	// they are told to be silent.
+	GraceSeconds int64 `json:"grace_seconds,omitempty"`
+	PollSeconds  int64 `json:"poll_seconds,omitempty"`
+	// OverAdmissionPercent is how many people may be admitted at a time for 100 units that are left.
+	OverAdmissionPercent int64    `json:"over_admission_percent,omitempty"`
+	Mode                 RoomMode `json:"mode,omitempty"`
 }
 
 // Waitlist is the line behind the stock.
@@ -157,6 +164,9 @@ func (c *Config) Resolve(now Moment, before *Config) {
 	fix(&c.ClosesAt, func(b *Config) Moment { return b.ClosesAt })
 	if c.Allocation == "" {
 		c.Allocation = AllocatePriority
+	}
+	if c.Queue != nil && c.Queue.WaitingRoom != nil {
+		c.Queue.WaitingRoom.fill()
 	}
 }
 

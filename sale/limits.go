@@ -19,6 +19,9 @@ type Limits struct {
 	// name nobody whom attempts could be counted by.
 	Reads  *Rules `json:"reads,omitempty"`
 	Settle *Rules `json:"settle,omitempty"`
+	// Queue is joining the waiting room; like reserve it is limited with an API key too, which names the
+	// customer.
+	Queue *Rules `json:"queue,omitempty"`
 }
 
 // Rules limit one group of routes, a dimension each.
@@ -54,10 +57,11 @@ const (
 	LimitReserve LimitGroup = "reserve"
 	LimitReads   LimitGroup = "reads"
 	LimitSettle  LimitGroup = "settle"
+	LimitQueue   LimitGroup = "queue"
 )
 
 // LimitGroups lists all groups.
-var LimitGroups = []LimitGroup{LimitReserve, LimitReads, LimitSettle}
+var LimitGroups = []LimitGroup{LimitReserve, LimitReads, LimitSettle, LimitQueue}
 
 // Dimensions are what attempts are counted by, in the order of every list about them.
 var Dimensions = [3]string{"customer", "ip", "device"}
@@ -73,6 +77,8 @@ func (l *Limits) Rules(g LimitGroup) Rules {
 		r = l.Reads
 	case LimitSettle:
 		r = l.Settle
+	case LimitQueue:
+		r = l.Queue
 	}
 	if r == nil {
 		return Rules{}

@@ -40,6 +40,11 @@ const (
 	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
 
+	NotAdmitted      Outcome = "NOT_ADMITTED"  // the waiting room has not let them in
+	AdmissionInvalid Outcome = "BAD_ADMISSION" // an admission that is not valid, or was used
+	LineFull         Outcome = "LINE_FULL"     // the line takes nobody in
+	NoRoom           Outcome = "NO_ROOM"       // the sale has no waiting room, or another one
+
 	VersionConflict Outcome = "VERSION_CONFLICT" // adjust expected another number
 	OutOfRange      Outcome = "OUT_OF_RANGE"     // adjust would leave what a level can be
 	StaleVersion    Outcome = "STALE_VERSION"    // apply on another base version
@@ -56,6 +61,7 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Again, Overloaded, VersionConflict, OutOfRange, StaleVersion, FieldLocked,
+	Insufficient, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom,
+	VersionConflict, OutOfRange, StaleVersion, FieldLocked,
 	Missing, Recovering, Superseded,
 }

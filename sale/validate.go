@@ -25,7 +25,6 @@ const (
 	maxBurst           = 1e6    // attempts
 	maxRatePerSecond   = 10_000 // attempts: above that, whole microseconds are too coarse
 	maxLimitWindow     = 86_400 // seconds until a spent burst is back
-	maxRate            = 1e6    // people
 	maxPerSeconds      = 86_400 //
 	maxWaitlist        = 1e6    // people
 	maxIDCharacters    = 128    // customer, order, device, adjustment ids
@@ -298,9 +297,7 @@ func (c *Config) validateQueue(v *checker) {
 		return
 	}
 	if r := c.Queue.WaitingRoom; r != nil {
-		v.between(r.AdmitPerSecond, 1, maxRate, "/queue/waiting_room/admit_per_second")
-		v.between(r.AdmissionSeconds, 1, MaxHoldSeconds, "/queue/waiting_room/admission_seconds")
-		v.between(r.PresaleSeconds, 0, maxPerSeconds, "/queue/waiting_room/presale_seconds")
+		r.validate(v, "/queue/waiting_room")
 	}
 	if w := c.Queue.Waitlist; w != nil {
 		v.between(w.Max, 1, maxWaitlist, "/queue/waitlist/max")
@@ -312,8 +309,6 @@ func (c *Config) validateQueue(v *checker) {
 func (c *Config) NotBuilt() []FieldError {
 	var v checker
 	if q := c.Queue; q != nil {
-		v.require(q.WaitingRoom == nil || !q.WaitingRoom.Enabled, "/queue/waiting_room/enabled",
-			"this version has no waiting room: set enabled: false")
 		v.require(q.Waitlist == nil || !q.Waitlist.Enabled, "/queue/waitlist/enabled",
 			"this version has no waitlist: set enabled: false")
 	}

@@ -96,7 +96,16 @@ func TestValidateNamesTheFieldOfEveryRule(t *testing.T) {
 		{"/limits/device/mode", func(c *sale.Config) { c.Limits.Device.Mode = "maybe" }},
 		{"/queue/waiting_room/admit_per_second", func(c *sale.Config) { c.Queue.WaitingRoom.AdmitPerSecond = 0 }},
 		{"/queue/waiting_room/admission_seconds", func(c *sale.Config) { c.Queue.WaitingRoom.AdmissionSeconds = 0 }},
+		{"/queue/waiting_room/admit_per_second", func(c *sale.Config) { c.Queue.WaitingRoom.AdmitPerSecond = -1 }},
+		{"/queue/waiting_room/admit_per_second", func(c *sale.Config) { c.Queue.WaitingRoom.AdmitPerSecond = 10_001 }},
 		{"/queue/waiting_room/presale_seconds", func(c *sale.Config) { c.Queue.WaitingRoom.PresaleSeconds = -1 }},
+		{"/queue/waiting_room/grace_seconds", func(c *sale.Config) {
+			c.Queue.WaitingRoom.GraceSeconds, c.Queue.WaitingRoom.PollSeconds = 9, 5
+		}},
+		{"/queue/waiting_room/grace_seconds", func(c *sale.Config) { c.Queue.WaitingRoom.GraceSeconds = -1 }},
+		{"/queue/waiting_room/poll_seconds", func(c *sale.Config) { c.Queue.WaitingRoom.PollSeconds = -1 }},
+		{"/queue/waiting_room/over_admission_percent", func(c *sale.Config) { c.Queue.WaitingRoom.OverAdmissionPercent = 99 }},
+		{"/queue/waiting_room/mode", func(c *sale.Config) { c.Queue.WaitingRoom.Mode = "shut" }},
 		{"/queue/waitlist/max", func(c *sale.Config) { c.Queue.Waitlist.Max = 0 }},
 		{"/queue/waitlist/offer_seconds", func(c *sale.Config) { c.Queue.Waitlist.OfferSeconds = 4 }},
 	} {
@@ -121,7 +130,7 @@ func TestNotBuiltNamesWhatIsSwitchedOn(t *testing.T) {
 	c.Limits.Customer.Mode, c.Limits.IP.Mode, c.Limits.Device.Mode = "", sale.LimitShadow, sale.LimitEnforce
 	require.Empty(t, c.NotBuilt())
 	c.Queue.WaitingRoom.Enabled, c.Queue.Waitlist.Enabled = true, true
-	require.Equal(t, "/queue/waiting_room/enabled /queue/waitlist/enabled", pointers(c.NotBuilt()))
+	require.Equal(t, "/queue/waitlist/enabled", pointers(c.NotBuilt()))
 	require.Empty(t, (&sale.Config{}).NotBuilt())
 }
 

@@ -19,6 +19,7 @@ type saleCmd struct {
 	Pause  salePauseCmd  `cmd:"" help:"Stop taking reservations; confirm, release and cancel go on."`
 	Resume saleResumeCmd `cmd:"" help:"Take reservations again."`
 	Close  saleCloseCmd  `cmd:"" help:"End a sale for good."`
+	Room   saleRoomCmd   `cmd:"" help:"Pause, drain or speed up the waiting room of a sale."`
 }
 
 // changeFlags are those of commands that change a sale.

@@ -57,6 +57,15 @@ var Suite = []struct {
 	{"a rebuilt shard equals the old one", rebuilt},
 	{"a rebuild that is not the last does nothing", superseded},
 	{"undrained events are bounded, and trimmed", trimming},
+	{"one place in the room a customer", roomJoin},
+	{"who joins before the opening is drawn", roomDraw},
+	{"the rate of admission is exact", roomRate},
+	{"a room is paused, drained and changed live", roomModes},
+	{"who is silent loses the turn, not the place", roomGhosts},
+	{"nobody is admitted for stock that is gone", roomStock},
+	{"leaving the room", roomLeave},
+	{"an admission is used once", roomAdmission},
+	{"a rebuild keeps the room", roomSurvives},
 	{"random operations agree with the model", randomOperations},
 }
 

@@ -1,6 +1,6 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- Every script takes the same nine KEYS, all in one slot:
+-- Every script takes the same ten KEYS, all in one slot:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
@@ -10,14 +10,15 @@
 --   ADJUSTMENT  fg:{sale:shard}:<epoch>:a:           prefix  + adjustment id: string (adjust.lua)
 --   LIMITS      fg:{sale:shard}:<epoch>:l:           prefix  + generation: hash (limits.lua)
 --   ONCE        fg:{sale:shard}:<epoch>:o:           prefix  + id: string (once.lua)
+--   ROOM        fg:{sale:shard}:queue:               prefix  of the keys of the waiting room (room.lua)
 -- and begins with the same four ARGV:
 --   EPOCH       the epoch in the key names; another than the shard's is answered RECOVERING
 --   MARK_BASE   random text, new for every call; a mark is this and the event's number in the call
 --   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
-local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT, LIMITS, ONCE =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT, LIMITS, ONCE, ROOM =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
