@@ -25,7 +25,7 @@ func soldOut(seq, dueInMs int64, lines ...sale.Line) lua.Answer {
 	return a
 }
 
-func oneOf(sku, location string) sale.Line { return sale.Line{SKU: sku, Qty: 1, Location: location} }
+func lineOf(sku, location string) sale.Line { return sale.Line{SKU: sku, Qty: 1, Location: location} }
 
 // told lets the edge learn one answer that was just asked for.
 func (e *edge) told(a lua.Answer, asked ...sale.Line) {
@@ -37,11 +37,11 @@ func TestEdgeForgetsInTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEdge(Options{}, newMetrics(nil))
-				f(t, e, func() bool { return len(e.short("drop", []sale.Line{oneOf("A", "main")})) == 1 })
+				f(t, e, func() bool { return len(e.short("drop", []sale.Line{lineOf("A", "main")})) == 1 })
 			})
 		})
 	}
-	a := oneOf("A", "main")
+	a := lineOf("A", "main")
 	inBubble("at its age", func(t *testing.T, e *edge, out func() bool) {
 		e.told(soldOut(7, 0, a), a)
 		require.True(t, out())
@@ -117,25 +117,25 @@ func TestEdgeKnowsPlaces(t *testing.T) {
 	fresh := func() *edge { return newEdge(Options{EdgeMemory: time.Hour}, newMetrics(nil)) }
 
 	e := fresh()
-	e.told(soldOut(7, 0, oneOf("A", "berlin")), oneOf("A", "berlin"))
-	require.Len(t, out(e, oneOf("A", "berlin")), 1)
-	require.Empty(t, out(e, oneOf("A", "")), "another location may have some")
-	require.Empty(t, out(e, oneOf("A", "leipzig")))
-	e.told(soldOut(7, 0, oneOf("A", "")), oneOf("A", ""))
-	require.Len(t, out(e, oneOf("A", "leipzig")), 1, "nowhere is not there either")
-	require.Len(t, out(e, oneOf("A", ""), oneOf("B", "")), 1, "one line that is short refuses all")
+	e.told(soldOut(7, 0, lineOf("A", "berlin")), lineOf("A", "berlin"))
+	require.Len(t, out(e, lineOf("A", "berlin")), 1)
+	require.Empty(t, out(e, lineOf("A", "")), "another location may have some")
+	require.Empty(t, out(e, lineOf("A", "leipzig")))
+	e.told(soldOut(7, 0, lineOf("A", "")), lineOf("A", ""))
+	require.Len(t, out(e, lineOf("A", "leipzig")), 1, "nowhere is not there either")
+	require.Len(t, out(e, lineOf("A", ""), lineOf("B", "")), 1, "one line that is short refuses all")
 
 	e = fresh()
-	one := soldOut(7, 0, oneOf("A", ""))
-	e.told(one, oneOf("A", "berlin"), oneOf("A", ""))
-	require.Empty(t, out(e, oneOf("A", "")), "what another line of the request took is available to others")
+	one := soldOut(7, 0, lineOf("A", ""))
+	e.told(one, lineOf("A", "berlin"), lineOf("A", ""))
+	require.Empty(t, out(e, lineOf("A", "")), "what another line of the request took is available to others")
 	one.Shortages[0].Available = 1
-	e.told(one, oneOf("A", ""))
-	require.Empty(t, out(e, oneOf("A", "")), "one is left for who asks for one")
+	e.told(one, lineOf("A", ""))
+	require.Empty(t, out(e, lineOf("A", "")), "one is left for who asks for one")
 
 	e = newEdge(Options{EdgeMemory: -1}, newMetrics(nil))
-	e.told(soldOut(7, 0, oneOf("A", "")), oneOf("A", ""))
-	require.Empty(t, out(e, oneOf("A", "")), "it is off")
+	e.told(soldOut(7, 0, lineOf("A", "")), lineOf("A", ""))
+	require.Empty(t, out(e, lineOf("A", "")), "it is off")
 }
 
 func TestEdgeIsBounded(t *testing.T) {
@@ -143,14 +143,14 @@ func TestEdgeIsBounded(t *testing.T) {
 		m := newMetrics(nil)
 		e := newEdge(Options{EdgePlaces: 100}, m)
 		for i := range 1000 {
-			e.told(soldOut(int64(i), 0, oneOf(fmt.Sprint("A", i), "")), oneOf(fmt.Sprint("A", i), ""))
+			e.told(soldOut(int64(i), 0, lineOf(fmt.Sprint("A", i), "")), lineOf(fmt.Sprint("A", i), ""))
 			e.returned(fmt.Sprint("sale-", i), 1, 1, "A")
 		}
 		require.Equal(t, 100, e.places)
 		require.InDelta(t, 100, value(t, m.edgePlaces), 0)
 		require.LessOrEqual(t, len(e.sales), 100)
 		time.Sleep(time.Second)
-		e.told(soldOut(2000, 0, oneOf("B", "")), oneOf("B", ""))
+		e.told(soldOut(2000, 0, lineOf("B", "")), lineOf("B", ""))
 		require.Equal(t, 1, e.places, "what is over makes room")
 		e.forget("drop")
 		require.Zero(t, e.places)
@@ -173,7 +173,7 @@ func TestRemembersOnlyWhatMemoryMayAnswer(t *testing.T) {
 		change(&v)
 		require.False(t, g.remembers(&v), name)
 	}
-	open.Config.Queue = &sale.Queue{Waitlist: &sale.Waitlist{}, WaitingRoom: &sale.WaitingRoom{}}
+	open.Config.Queue = &sale.Queue{Waitlist: &sale.Waitlist{}}
 	require.True(t, g.remembers(&open), "a waitlist that is off takes nobody")
 }
 
@@ -193,7 +193,7 @@ func TestAnnouncementsOfReturnsAreHeard(t *testing.T) {
 			heard{store, e.announced}.Watermarks(ctx, func(w lua.Watermark) { both <- w })
 		}()
 		for i := 0; ; i++ { // The first may come before somebody listens.
-			e.told(soldOut(0, 0, oneOf("A", "")), oneOf("A", ""))
+			e.told(soldOut(0, 0, lineOf("A", "")), lineOf("A", ""))
 			_, err := shard.Trim(t.Context(), 1, 1, created.Mark, 100, "A", "B")
 			require.NoError(t, err)
 			select {
@@ -205,7 +205,7 @@ func TestAnnouncementsOfReturnsAreHeard(t *testing.T) {
 			}
 			break
 		}
-		require.Empty(t, e.short("drop", []sale.Line{oneOf("A", "")}))
+		require.Empty(t, e.short("drop", []sale.Line{lineOf("A", "")}))
 		cancel()
 		<-done
 	})

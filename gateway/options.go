@@ -151,7 +151,7 @@ func (o Options) withDefaults() Options {
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.BooksMax: 2, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
-		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.EdgePlaces: 100_000, &o.RoomHeardMax: 1_000_000,
+		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.RoomHeardMax: 1_000_000, &o.EdgePlaces: 100_000,
 	} {
 		if *field <= 0 {
 			*field = value

@@ -371,8 +371,8 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	}
 	g.reserver.close()
 	g.limiter.close()
-	g.stocks.close()
 	g.room.joins.close()
+	g.stocks.close()
 	g.end()
 	stopWork()
 	background.Wait()

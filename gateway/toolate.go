@@ -34,12 +34,13 @@ func (g *Gateway) tooLate(r *request, v *sale.Version, try *attempt, id string, 
 	return g.refuseReserve(r, v, &lua.Answer{Outcome: sale.Insufficient, Shortages: short})
 }
 
-// remembers tells whether memory may answer for a sale. What a waitlist or a waiting room could take goes to
-// the scripts, and outside of its hours a sale has more to say than what is left.
+// remembers tells whether memory may answer for a sale. Who could be put in line goes to the scripts, and
+// outside of its hours a sale has more to say than what is left.
 func (g *Gateway) remembers(v *sale.Version) bool {
-	if q := v.Config.Queue; q != nil &&
-		(q.Waitlist != nil && q.Waitlist.Enabled || q.WaitingRoom != nil && q.WaitingRoom.Enabled) {
-		return false
+	if q := v.Config.Queue; q != nil {
+		if q.Waitlist != nil && q.Waitlist.Enabled || q.WaitingRoom != nil && q.WaitingRoom.Enabled {
+			return false
+		}
 	}
 	return sale.PhaseAt(v.Lifecycle, v.Config.OpensAt, v.Config.ClosesAt, g.store.Now()) == sale.PhaseOpen
 }
