@@ -5,7 +5,7 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 .DEFAULT_GOAL := help
 SEEDS ?= 5000
-.PHONY: help deps test check lint fmt tidy-check bench sim queue-sim demo build
+.PHONY: help deps test check lint fmt tidy-check bench bench-http sim queue-sim demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ tidy-check: ## fail when go.mod or go.sum is not tidy
 
 bench: deps ## the benchmarks, on real servers
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refusing, side by side
+	FLASHGATE_BENCH_AOF=yes FLASHGATE_BENCH_ROUNDS=5 go test -run '^$$' -bench HTTPReserve -benchtime 1x -v -timeout 30m ./gateway
 
 sim: ## recovery simulated with faults, SEEDS=5000 histories; what fails is shown as small as it gets
 	FLASHGATE_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run 'TestSimulation$$' -v ./reconciler | grep -v '^ *\(=== \|--- PASS\)'

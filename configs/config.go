@@ -46,6 +46,8 @@ type Gateway struct {
 	ResolveMax       int64 `json:"resolve_max" range:"1 to 100000"`
 	StreamsMax       int64 `json:"streams_max" range:"0 to 1000000"`
 	LimitKeysMax     int64 `json:"limit_keys_max" range:"1000 to 10000000"`
+	// EdgeMemoryMs is 0 for none.
+	EdgeMemoryMs int64 `json:"edge_memory_ms" range:"0 to 1000"`
 }
 
 // Confirm bounds the wait for the ledger.
@@ -141,6 +143,7 @@ func Default() Config {
 		Gateway: Gateway{
 			BatchMax: 128, QueueMax: 4096, QueueWaitMs: 1000, RedisTimeoutMs: 500, KeyRefreshMs: 2000,
 			CatalogRefreshMs: 1000, ResolveMax: 256, StreamsMax: 1000, LimitKeysMax: 100_000,
+			EdgeMemoryMs: 250,
 		},
 		Confirm: Confirm{WaitMs: 2000},
 		HTTP: HTTP{

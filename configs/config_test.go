@@ -94,7 +94,7 @@ func TestWrongConfigurationNamesItsSource(t *testing.T) {
 	}{
 		"file range": {"gateway:\n  batch_max: 0\n", nil, "c.yaml:2: /gateway/batch_max: must be 1 to 1024, is 0"},
 		"file word":  {"log: {level: loud}\n", nil, `c.yaml:1: /log/level: must be debug, info, warn or error, is "loud"`},
-		"file field": {"gateway:\n  batchmax: 0\n", nil, "c.yaml:2: /gateway/batchmax: is not a field here; the fields are batch_max, queue_max, queue_wait_ms, redis_timeout_ms, key_refresh_ms, catalog_refresh_ms, resolve_max, streams_max, limit_keys_max"},
+		"file field": {"gateway:\n  batchmax: 0\n", nil, "c.yaml:2: /gateway/batchmax: is not a field here; the fields are batch_max, queue_max, queue_wait_ms, redis_timeout_ms, key_refresh_ms, catalog_refresh_ms, resolve_max, streams_max, limit_keys_max, edge_memory_ms"},
 		"file type":  {"embedded: 1\n", nil, "c.yaml:1: /embedded: must be true or false, is a number"},
 		"file text":  {"redis: {url: 5}\n", nil, "c.yaml:1: /redis/url: must be text, is a number"},
 		"two": {

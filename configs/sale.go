@@ -40,6 +40,28 @@ func DecodeSaleYAML(name string, b []byte) (sale.Config, error) {
 	return c, locate(err, name, lines)
 }
 
+// DecodeYAML reads a document of another of our schemas, of at most MaxFileBytes, into v as strictly as a
+// sale. The error is an *Error whose problems carry name and line.
+func DecodeYAML(name string, b []byte, v interface{ Validate() []sale.FieldError }) error {
+	b, lines, err := yamlToJSON(b)
+	if err != nil {
+		return locate(err, name, nil)
+	}
+	if err := decodeJSON(b, v); err != nil {
+		return locate(err, name, lines)
+	}
+	return locate(newError(v.Validate()), name, lines)
+}
+
+// LoadYAML reads a file as DecodeYAML does.
+func LoadYAML(path string, v interface{ Validate() []sale.FieldError }) error {
+	b, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	return DecodeYAML(path, b, v)
+}
+
 // LoadSale reads a sale file. What is wrong with its content is an *Error.
 func LoadSale(path string) (sale.Config, error) {
 	b, err := readFile(path)

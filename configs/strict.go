@@ -60,8 +60,10 @@ func expectation(err *json.SemanticError) string {
 		return fmt.Sprintf("%.120s", err.Err)
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()): // its own words
 		return err.Err.Error()
-	case t.Kind() == reflect.Int64:
+	case t.Kind() == reflect.Int64, t.Kind() == reflect.Int, t.Kind() == reflect.Uint64:
 		want = "a whole number"
+	case t.Kind() == reflect.Float64:
+		want = "a number"
 	case t.Kind() == reflect.Bool:
 		want = "true or false"
 	case t.Kind() == reflect.String:

@@ -16,9 +16,9 @@ import (
 var reportPage string
 
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
-	"timeline": timeline,
-	"about":    func(name string) string { return faultNamed(name).about },
-	"word":     func(v loadtest.Verdict) string { return strings.ToLower(verdictWord(v)) },
+	"style": loadtest.Style, "timeline": timeline,
+	"about": func(name string) string { return faultNamed(name).about },
+	"word":  func(v loadtest.Verdict) string { return strings.ToLower(verdictWord(v)) },
 }).Parse(reportPage))
 
 // WriteReport writes a page that needs nothing but itself.

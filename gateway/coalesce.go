@@ -31,8 +31,8 @@ type reserver struct {
 	running sync.WaitGroup
 }
 
-func newReserver(store *lua.Store, o Options, m *metrics) *reserver {
-	return newReserverOf(func(saleID string) reserveShard { return store.Shard(saleID, 0) }, o, m)
+func newReserver(store *lua.Store, memory *edge, o Options, m *metrics) *reserver {
+	return newReserverOf(func(saleID string) reserveShard { return memory.watch(store, saleID) }, o, m)
 }
 
 func newReserverOf(shard func(string) reserveShard, o Options, m *metrics) *reserver {

@@ -83,11 +83,7 @@ const marksMax = 1000
 // shardsMemory bounds the shards without waiters whose watermark is remembered.
 const shardsMemory = 4096
 
-func newDurability(l ledger.Ledger, store *lua.Store, o Options, m *metrics) *durability {
-	return newDurabilityOf(l, store, o, m)
-}
-
-func newDurabilityOf(s markSource, hints announcer, o Options, m *metrics) *durability {
+func newDurability(s markSource, hints announcer, o Options, m *metrics) *durability {
 	o = o.withDefaults()
 	return &durability{
 		source: s, hints: hints, opts: o, metrics: m, calls: newLedgerBreaker("durable", o, m),

@@ -100,7 +100,7 @@ var drop = ledger.Shard{Sale: "drop"}
 func durably(t *testing.T, o Options, f func(t *testing.T, l *fakeMarks, d *durability)) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeMarks()
-		d := newDurabilityOf(l, l, o, newMetrics(nil))
+		d := newDurability(l, l, o, newMetrics(nil))
 		stop := start(d.run)
 		defer stop()
 		f(t, l, d)
@@ -270,7 +270,7 @@ func TestTooManyWaitersArePending(t *testing.T) {
 func TestEndLeavesNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeMarks()
-		d := newDurabilityOf(l, l, Options{ConfirmWait: time.Hour}, newMetrics(nil))
+		d := newDurability(l, l, Options{ConfirmWait: time.Hour}, newMetrics(nil))
 		stop := start(d.run)
 		var wg sync.WaitGroup
 		begun := time.Now()

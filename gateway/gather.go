@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"flashgate/lua"
@@ -16,6 +17,7 @@ type gatherer[Q, A any] struct {
 	max int // questions that wait for one sale; more are errOverloaded
 
 	running sync.WaitGroup
+	spare   sync.Pool // of questions that were answered
 	mu      sync.Mutex
 	waiting map[string][]*question[Q, A] // there is an entry while a call of the sale is in flight
 }
@@ -24,7 +26,7 @@ type question[Q, A any] struct {
 	q    Q
 	a    A
 	err  error
-	done chan struct{}
+	done chan struct{} // room for one
 }
 
 // newGatherer makes a gatherer whose calls go through guard, as those of a resolver.
@@ -50,7 +52,11 @@ func newGatherer[Q, A any](
 // do asks one question, and waits for its answer or for ctx. The caller makes sure that the sale
 // exists.
 func (g *gatherer[Q, A]) do(ctx context.Context, saleID string, q Q) (a A, err error) {
-	one := &question[Q, A]{q: q, done: make(chan struct{})}
+	one, spare := g.spare.Get().(*question[Q, A])
+	if !spare {
+		one = &question[Q, A]{done: make(chan struct{}, 1)}
+	}
+	one.q = q
 	g.mu.Lock()
 	others, flying := g.waiting[saleID]
 	if len(others) >= g.max {
@@ -65,7 +71,10 @@ func (g *gatherer[Q, A]) do(ctx context.Context, saleID string, q Q) (a A, err e
 	}
 	select {
 	case <-one.done:
-		return one.a, one.err
+		a, err = one.a, one.err
+		*one = question[Q, A]{done: one.done}
+		g.spare.Put(one)
+		return a, err
 	case <-ctx.Done():
 		return a, fmt.Errorf("%w: %w", errUnavailable, ctx.Err())
 	}
@@ -77,6 +86,7 @@ func (g *gatherer[Q, A]) close() { g.running.Wait() }
 // run asks for all who wait, until nobody does.
 func (g *gatherer[Q, A]) run(ctx context.Context, saleID string) {
 	for {
+		runtime.Gosched() // As for a lane: those who are about to ask get into this call.
 		g.mu.Lock()
 		all := g.waiting[saleID]
 		if len(all) == 0 {
@@ -101,7 +111,7 @@ func (g *gatherer[Q, A]) answer(ctx context.Context, saleID string, list []*ques
 		if one.err = err; err == nil {
 			one.a = answers[i]
 		}
-		close(one.done)
+		one.done <- struct{}{}
 	}
 }
 

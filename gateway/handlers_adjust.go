@@ -24,7 +24,8 @@ func (g *Gateway) adjust(r *request) error {
 	ask := body.toLua(r.actor())
 	shard := g.store.Shard(body.Sale, 0)
 	var a lua.AdjustAnswer
-	err := g.resolver.doAgain(g.base, shard, func(ctx context.Context) (again bool, err error) {
+	watched := g.edge.watch(g.store, body.Sale)
+	err := g.resolver.doAgain(g.base, watched, func(ctx context.Context) (again bool, err error) {
 		a, err = shard.Adjust(ctx, ask)
 		return a.Outcome == sale.Again, err
 	})
@@ -32,6 +33,9 @@ func (g *Gateway) adjust(r *request) error {
 		return err
 	}
 	g.metrics.outcome("adjust", a.Outcome)
+	if a.Outcome == sale.Adjusted {
+		g.edge.returned(body.Sale, a.Head.Epoch, a.Head.Seq, body.SKU)
+	}
 	if outcomes[a.Outcome].code != "" {
 		return adjustRefusal(&body, &a)
 	}

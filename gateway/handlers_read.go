@@ -88,15 +88,11 @@ func (g *Gateway) availability(r *request) error {
 	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
-	skus := []string{}
-	if sku := q["sku"]; sku != "" {
-		skus = append(skus, sku)
-	}
-	a, err := g.stock(v.Sale, skus...)
+	a, err := g.stock(v.Sale, q["sku"])
 	if err != nil {
 		return err
 	}
-	if len(skus) > 0 && len(a.Items) == 0 {
+	if q["sku"] != "" && len(a.Items) == 0 {
 		return refuse(codeUnknownSKU, "The sale has no SKU %s.", q["sku"])
 	}
 	out := availabilityOf(&v, &a, viewOf(r, &v, q["location"]))
@@ -106,13 +102,39 @@ func (g *Gateway) availability(r *request) error {
 	return r.json(fasthttp.StatusOK, out)
 }
 
-// stock reads the levels of some SKUs, or of all.
-func (g *Gateway) stock(saleID string, skus ...string) (a lua.Availability, err error) {
-	err = g.resolver.do(g.base, func(ctx context.Context) (err error) {
-		a, err = g.store.Shard(saleID, 0).Availability(ctx, skus...)
-		return err
-	})
-	if err != nil {
+// allSKUs asks stock for everything.
+const allSKUs = ""
+
+// readStock answers all who ask for the levels of a sale, each for one SKU or for all, by one read that
+// begins after the last of them came: many may look as often as they like, and see what they did before.
+func readStock(store *lua.Store) func(context.Context, string, []string) ([]lua.Availability, error) {
+	return func(ctx context.Context, saleID string, asked []string) ([]lua.Availability, error) {
+		skus := slices.Compact(slices.Sorted(slices.Values(asked)))
+		if skus[0] == allSKUs {
+			skus = nil
+		}
+		all, err := store.Shard(saleID, 0).Availability(ctx, skus...)
+		if err != nil {
+			return nil, err
+		}
+		answers := make([]lua.Availability, len(asked))
+		for i, sku := range asked {
+			answers[i] = all
+			if sku == allSKUs {
+				continue
+			}
+			at := slices.IndexFunc(all.Items, func(l lua.ItemLevels) bool { return l.SKU == sku })
+			if answers[i].Items = nil; at >= 0 {
+				answers[i].Items = all.Items[at : at+1]
+			}
+		}
+		return answers, nil
+	}
+}
+
+// stock reads the levels of a SKU, or of allSKUs.
+func (g *Gateway) stock(saleID, sku string) (a lua.Availability, err error) {
+	if a, err = g.stocks.do(g.base, saleID, sku); err != nil {
 		return a, err
 	}
 	g.metrics.outcome("availability", a.Head.Outcome)

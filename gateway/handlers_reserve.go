@@ -40,6 +40,9 @@ func (g *Gateway) reserve(r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := g.tooLate(r, &v, &try, body.ReservationID, lines); err != nil {
+		return err
+	}
 	began := time.Now()
 	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
@@ -59,12 +62,7 @@ func (g *Gateway) reserve(r *request) error {
 	case sale.Replay:
 		r.replayed()
 	default:
-		if !viewOf(r, &v, "").numbers {
-			for i := range a.Shortages {
-				a.Shortages[i].Available = hiddenNumber
-			}
-		}
-		return refusal(&a)
+		return g.refuseReserve(r, &v, &a)
 	}
 	r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
 	b := make([]byte, 0, 320+80*len(a.Reservation.Lines))
@@ -89,7 +87,7 @@ func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
 		return err
 	}
 	with := fields{key: idempotencyKey(r.header("Idempotency-Key")), byToken: r.byToken()}
-	if !decodeFast(b, body, with) {
+	if !decodeReserveFast(b, body, with) {
 		*body = ReserveRequest{}
 		if p := decodeStrict(b, body, with); p != nil {
 			return p

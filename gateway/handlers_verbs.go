@@ -87,6 +87,7 @@ func (g *Gateway) verb(
 	})
 	if err == nil {
 		g.metrics.outcome(r.route.name, a.Outcome)
+		g.edge.noteReturn(saleID, &a)
 	}
 	return a, err
 }

@@ -58,23 +58,14 @@ func (p *published[V]) put(key string, v V) {
 	p.now.Store(&next)
 }
 
-func newLimiter(store *lua.Store, guard *resolver, o Options, m *metrics) (*limiter, error) {
+func newLimiter(store *lua.Store, guard *resolver, e *edge, o Options, m *metrics) (*limiter, error) {
 	shield, err := ratelimit.NewShield(ratelimit.ShieldOptions{KeysMax: o.LimitKeysMax})
 	if err != nil {
 		return nil, err
 	}
 	l := &limiter{
 		shield: shield, metrics: m, checks: map[sale.LimitGroup]*gatherer[lua.LimitCheck, lua.Answer]{},
-		known: newGatherer(o.QueueMax, guard.do,
-			func(ctx context.Context, saleID string, ids []string) ([]bool, error) {
-				found, err := store.Shard(saleID, 0).Find(ctx, ids...)
-				known := make([]bool, len(found))
-				for i := range found {
-					// Where the shard is closed the script says so.
-					known[i] = found[i].Outcome != sale.UnknownReservation
-				}
-				return known, err
-			}),
+		known: newGatherer(o.QueueMax, guard.do, findKnown(store, e)),
 	}
 	for _, group := range sale.LimitGroups {
 		if group == sale.LimitReserve {
@@ -203,6 +194,18 @@ func (l *limiter) leave(r *request, a *attempt, answer *lua.Answer, err error) {
 			l.metrics.limited(a.Sale, a.Group, i, verdict.String(), "shared")
 		}
 	}
+}
+
+// alone ends an attempt that the gateway answers by itself: it counts in the shield only, which may refuse it.
+func (l *limiter) alone(r *request, a *attempt) error {
+	l.shield.Settle(&a.ticket, "", false)
+	if why, decision := l.shield.Alone(&a.Attempt); decision == ratelimit.Refuse {
+		return l.refuse(r, &a.Attempt, why)
+	}
+	if rules := l.shield.Rules(a.Sale, a.Group); rules != nil {
+		r.tellLimits(rules, &lua.LimitState{})
+	}
+	return nil
 }
 
 // learn tells the shield the rules that hold now. In another epoch Redis knows of no attempts: then

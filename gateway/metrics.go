@@ -23,6 +23,8 @@ type metrics struct {
 	suspicion   *counters
 	challenges  *counters // sale, result, detail
 	limitsAlone *prometheus.CounterVec
+	fromMemory  *counters // sale
+	edgePlaces  prometheus.Gauge
 	took        *prometheus.HistogramVec
 
 	batchSize  prometheus.Histogram
@@ -83,6 +85,10 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		limitsAlone: counter("limit_alone_total",
 			"Attempts on routes beside reserve that the gateway judged alone, because Redis could not be asked.",
 			"group"),
+		fromMemory: newCounters(counter("reserve_refused_from_memory_total",
+			"Reserves refused because the gateway remembered that nothing was available.", "sale")),
+		edgePlaces: gauge("edge_memory_places",
+			"SKUs and locations that the gateway remembers to have nothing available.").WithLabelValues(),
 		tierIgnored: newCounters(counter("tiers_ignored_total",
 			"Tiers that were asked for in vain, by reason.", "sale", "reason")),
 		suspicion: newCounters(counter("suspicions_total",

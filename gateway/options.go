@@ -58,6 +58,12 @@ type Options struct {
 	// BreakerOpen is how long an open breaker waits before it tries one call; default 500 ms.
 	BreakerOpen time.Duration
 
+	// EdgeMemory is how long the gateway may refuse a SKU of which nothing is available without the scripts,
+	// from the moment at which it last knew; default 250 ms. Negative is never.
+	EdgeMemory time.Duration
+	// EdgePlaces is of how many SKUs and locations it remembers that; default 100,000, of about 200 bytes.
+	EdgePlaces int
+
 	// LimitKeysMax is how many customers, addresses and devices the gateway knows the attempts of;
 	// default 100,000, of about 100 bytes each.
 	LimitKeysMax int
@@ -145,7 +151,7 @@ func (o Options) withDefaults() Options {
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.BooksMax: 2, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,
-		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.RoomHeardMax: 1_000_000,
+		&o.StreamsMax: 1000, &o.LimitKeysMax: 100_000, &o.RoomHeardMax: 1_000_000, &o.EdgePlaces: 100_000,
 	} {
 		if *field <= 0 {
 			*field = value
@@ -165,6 +171,9 @@ func (o Options) withDefaults() Options {
 		if *field <= 0 {
 			*field = value
 		}
+	}
+	if o.EdgeMemory == 0 {
+		o.EdgeMemory = 250 * time.Millisecond
 	}
 	if o.BreakerRatio <= 0 || o.BreakerRatio > 1 {
 		o.BreakerRatio = 0.5

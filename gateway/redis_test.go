@@ -65,7 +65,7 @@ func want(id, customer, sku string) lua.ReserveRequest {
 func TestFiftyCallsWithOneIDMakeOneReservation(t *testing.T) {
 	onBoth(t, func(t *testing.T, store *lua.Store) {
 		shard := putSale(t, store, "drop", 60, map[string]int64{"A": 10})
-		r := newReserver(store, Options{RedisTimeout: 20 * time.Second}, newMetrics(nil))
+		r := newReserver(store, newEdge(Options{}, newMetrics(nil)), Options{RedisTimeout: 20 * time.Second}, newMetrics(nil))
 		defer r.close()
 		var held, replayed atomic.Int64
 		var wg sync.WaitGroup
@@ -122,7 +122,7 @@ func TestDueHoldsAreGivenBackOnDemand(t *testing.T) {
 		}
 		time.Sleep(time.Until(time.UnixMilli(last.Reservation.DeadlineMs)) + 5*time.Millisecond)
 
-		r := newReserver(store, Options{RedisTimeout: 20 * time.Second, AgainWait: 20 * time.Second, QueueWait: 20 * time.Second}, newMetrics(nil))
+		r := newReserver(store, newEdge(Options{}, newMetrics(nil)), Options{RedisTimeout: 20 * time.Second, AgainWait: 20 * time.Second, QueueWait: 20 * time.Second}, newMetrics(nil))
 		defer r.close()
 		var others sync.WaitGroup
 		for i := range 20 {
@@ -148,7 +148,7 @@ func TestRedisKilledAndBack(t *testing.T) {
 	putSale(t, store, "drop", 60, map[string]int64{"A": 100_000})
 	m := newMetrics(nil)
 	o := Options{BreakerOpen: 200 * time.Millisecond}
-	r := newReserver(store, o, m)
+	r := newReserver(store, newEdge(Options{}, newMetrics(nil)), o, m)
 	defer r.close()
 	resolver := newResolver(store, o, m)
 	find := func() error {
@@ -197,7 +197,7 @@ func TestAnnouncementsReachThoseWhoWait(t *testing.T) {
 	onBoth(t, func(t *testing.T, store *lua.Store) {
 		shard := putSale(t, store, "drop", 60, map[string]int64{"A": 10})
 		l := newFakeMarks()
-		d := newDurabilityOf(l, store, Options{ConfirmPoll: time.Hour, ConfirmWait: 20 * time.Second}, newMetrics(nil))
+		d := newDurability(l, store, Options{ConfirmPoll: time.Hour, ConfirmWait: 20 * time.Second}, newMetrics(nil))
 		defer start(d.run)()
 		l.put(1, 1, "m1")
 		created, err := shard.Look(t.Context(), 1, 0, 1)

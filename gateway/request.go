@@ -48,7 +48,7 @@ func (r *request) decode(g *Gateway, v body) error {
 
 // body is the JSON body, which ends with the request.
 func (r *request) body(most int) ([]byte, error) {
-	if !isJSON(string(r.ctx.Request.Header.ContentType())) {
+	if t := r.ctx.Request.Header.ContentType(); string(t) != "application/json" && !isJSON(string(t)) {
 		return nil, refuse(codeUnsupportedMediaType, "Content-Type must be application/json.")
 	}
 	if len(r.ctx.Request.Header.ContentEncoding()) > 0 {

@@ -179,7 +179,15 @@ func (r *rig) drainShard(ctx context.Context, id ledger.Shard) {
 		return
 	}
 	last := &events[len(events)-1]
-	_, _ = shard.Trim(ctx, last.Epoch, last.Seq, last.Mark, 100)
+	var returned []string
+	for i := range events {
+		if e := &events[i]; e.Type != sale.EventHeld && e.Type != sale.EventConfirmed {
+			for _, l := range e.Lines {
+				returned = append(returned, l.SKU)
+			}
+		}
+	}
+	_, _ = shard.Trim(ctx, last.Epoch, last.Seq, last.Mark, 100, returned...)
 }
 
 // reply is an answer over HTTP.

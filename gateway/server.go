@@ -45,6 +45,8 @@ type Gateway struct {
 
 	metrics    *metrics
 	limiter    *limiter
+	stocks     *gatherer[string, lua.Availability]
+	edge       *edge
 	challenges *challenge.Service
 	watch      *challenge.Watch
 	rings      rings
@@ -86,24 +88,28 @@ func New(d Deps) (*Gateway, error) {
 	}
 	o := d.Options.withDefaults()
 	m := newMetrics(d.Registry)
+	memory := newEdge(o, m)
 	g := &Gateway{
+		edge:  memory,
 		store: d.Store, ledger: d.Ledger, log: d.Log, opts: o, metrics: m,
-		keys:       newKeyring(d.Ledger, o),
-		catalog:    newCatalog(d.Ledger, o),
-		reserver:   newReserver(d.Store, o, m),
-		resolver:   newResolver(d.Store, o, m),
-		durability: newDurability(d.Ledger, d.Store, o, m), ledgerCalls: newLedgerBreaker("ledger", o, m),
-		requestID: newRequestIDs(),
-		pace:      queue.NewPace(o.RoomSlow),
-		books:     d.Books, ordering: make(chan struct{}, o.BooksMax),
+		keys:        newKeyring(d.Ledger, o),
+		catalog:     newCatalog(d.Ledger, o),
+		reserver:    newReserver(d.Store, memory, o, m),
+		resolver:    newResolver(d.Store, o, m),
+		durability:  newDurability(d.Ledger, heard{d.Store, memory.announced}, o, m),
+		ledgerCalls: newLedgerBreaker("ledger", o, m),
+		requestID:   newRequestIDs(),
+		pace:        queue.NewPace(o.RoomSlow),
+		books:       d.Books, ordering: make(chan struct{}, o.BooksMax),
 	}
+	g.stocks = newGatherer(o.QueueMax, g.resolver.do, readStock(d.Store))
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
 	g.room = newRoomLine(g)
 	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room}
 	d.Registry.MustRegister(roomMetrics{g.room.rooms})
 	var err error
-	if g.limiter, err = newLimiter(d.Store, g.resolver, o, m); err != nil {
+	if g.limiter, err = newLimiter(d.Store, g.resolver, memory, o, m); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if err = g.newChallenges(); err != nil {
@@ -366,6 +372,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	g.reserver.close()
 	g.limiter.close()
 	g.room.joins.close()
+	g.stocks.close()
 	g.end()
 	stopWork()
 	background.Wait()

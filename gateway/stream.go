@@ -123,7 +123,7 @@ func (s *streams) look(saleID string, f *feed) (event *stockEvent) {
 	if err != nil {
 		return nil
 	}
-	a, err := s.g.stock(saleID)
+	a, err := s.g.stock(saleID, allSKUs)
 	if err != nil {
 		return nil
 	}

@@ -155,3 +155,57 @@ func TestALossExcusesAHoldAndNoConfirmation(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, verdicts[4].Kept)
 }
+
+// Without the ledger less is seen, and what is seen is judged.
+func TestAnAuditFromOutsideOnly(t *testing.T) {
+	t.Parallel()
+	outside := func(t *testing.T, s *shop, rec *Recording) []Verdict {
+		verdicts, err := Audit{BaseURL: s.URL, Recording: rec, Settle: 200 * time.Millisecond}.Run(t.Context())
+		require.NoError(t, err)
+		require.Len(t, verdicts, len(Promises)-1)
+		require.Contains(t, verdicts[0].Checked, "without the ledger")
+		return verdicts
+	}
+	s := newShop(t, lies{})
+	for _, v := range outside(t, s, runCrowd(t, options(s))) {
+		require.True(t, v.Kept, "promise %d: %s", v.Promise, v.text())
+	}
+	for name, c := range map[string]struct {
+		lies    lies
+		promise int
+	}{
+		"numbers that do not add up": {lies{shrinkStock: true}, 1},
+		"oversell":                   {lies{oversell: true}, 1},
+		"answer against the server":  {lies{staleAnswer: true}, 2},
+		"hold that was lost":         {lies{loseHold: true}, 3},
+		"double effect":              {lies{doubleEffect: true, ignoreCaps: true}, 3},
+		"caps ignored":               {lies{ignoreCaps: true}, 4},
+		"confirmation that was lost": {lies{loseConfirm: true}, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, c.lies)
+			require.False(t, outside(t, s, runCrowd(t, options(s)))[c.promise-1].Kept)
+		})
+	}
+}
+
+// First come, first served: a unit may go to a later shopper only after one came back.
+func TestFairness(t *testing.T) {
+	t.Parallel()
+	fair := func(s *shop) Verdict {
+		o := options(s)
+		o.Mix, o.Shoppers, o.StockTries = Mix{Buyers: 1}, 100, 1
+		verdicts, err := Audit{
+			BaseURL: s.URL, Recording: runCrowd(t, o), Ledger: s, Settle: 200 * time.Millisecond, Fairness: true,
+		}.Run(t.Context())
+		require.NoError(t, err)
+		require.Len(t, verdicts, len(Promises))
+		return verdicts[len(verdicts)-1]
+	}
+	require.True(t, fair(newShop(t, lies{})).Kept)
+	v := fair(newShop(t, lies{playsFavourites: true}))
+	require.False(t, v.Kept)
+	require.True(t, v.Tried)
+	require.Contains(t, v.text(), "and none came back")
+}

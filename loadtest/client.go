@@ -65,6 +65,8 @@ type call struct {
 	Extension     int64       `json:"extension,omitempty"`
 	Restock       bool        `json:"restock,omitempty"`
 	Reason        string      `json:"reason,omitempty"`
+	Tier          string      `json:"tier,omitempty"`
+	Admission     string      `json:"admission,omitempty"`
 }
 
 // reply is what any of the answers may hold.
@@ -78,6 +80,10 @@ type reply struct {
 	HeldAt       string      `json:"held_at"`
 	ExpiresAt    string      `json:"expires_at"`
 	RetryAfterMs int64       `json:"retry_after_ms"`
+	// Of a ticket.
+	Ticket      string `json:"ticket"`
+	Admission   string `json:"admission"`
+	PollAfterMs int64  `json:"poll_after_ms"`
 }
 
 // stockReply is the body of GET /v1/availability.
@@ -129,22 +135,44 @@ func (c *client) find(ctx context.Context, id string) Answer {
 	return a
 }
 
-func (c *client) send(ctx context.Context, a *Answer, method, path string, body []byte) {
+// join asks for a place in the waiting room, ticket how far it has come.
+func (c *client) join(ctx context.Context, a *Answer, customer string) reply {
+	body, err := json.Marshal(map[string]string{"sale": c.sale, "customer": customer})
+	if err != nil {
+		a.Gone = err.Error()
+		return reply{}
+	}
+	return c.send(ctx, a, fasthttp.MethodPost, "/v1/queue", body)
+}
+
+func (c *client) ticket(ctx context.Context, a *Answer, ticket string) reply {
+	return c.send(ctx, a, fasthttp.MethodGet, "/v1/queue/"+url.PathEscape(ticket), nil)
+}
+
+// look reads the stock of one SKU.
+func (c *client) look(ctx context.Context, a *Answer, sku string) {
+	c.send(ctx, a, fasthttp.MethodGet,
+		"/v1/availability?sale="+url.QueryEscape(c.sale)+"&sku="+url.QueryEscape(sku), nil)
+}
+
+// nonsense begins what is said of an answer that is not of this contract.
+const nonsense = "not an answer of this contract: "
+
+func (c *client) send(ctx context.Context, a *Answer, method, path string, body []byte) (r reply) {
 	resp, err := c.roundTrip(ctx, method, path, body)
 	if err != nil {
 		a.Gone = err.Error()
-		return
+		return r
 	}
 	defer fasthttp.ReleaseResponse(resp)
 	a.Status = resp.StatusCode()
 	a.Replayed = string(resp.Header.Peek("Idempotent-Replayed")) == "true"
-	var r reply
 	if err := json.Unmarshal(resp.Body(), &r); err != nil {
-		a.Gone = "body: " + err.Error()
+		a.Gone = nonsense + err.Error()
 		if a.Status < 300 {
 			a.Status = 0 // A 2xx whose body cannot be read says nothing.
 		}
-		return
+		return r
 	}
 	a.Code, a.State, a.Durable, a.Lines = r.Code, r.State, r.Durable, r.Lines
 	a.HeldAt, a.ExpiresAt = r.HeldAt, r.ExpiresAt
@@ -158,6 +186,7 @@ func (c *client) send(ctx context.Context, a *Answer, method, path string, body 
 	if s, err := strconv.Atoi(string(resp.Header.Peek("Retry-After"))); err == nil && a.RetryAfter == 0 {
 		a.RetryAfter = time.Duration(s) * time.Second
 	}
+	return r
 }
 
 // availability reads the stock of the whole sale.
@@ -172,7 +201,7 @@ func (c *client) availability(ctx context.Context) (status int, items []ItemStoc
 	}
 	var r stockReply
 	if err := json.Unmarshal(resp.Body(), &r); err != nil {
-		return 0, nil, fmt.Errorf("availability: %w", err)
+		return 0, nil, fmt.Errorf("availability: %s%w", nonsense, err)
 	}
 	return resp.StatusCode(), r.Items, nil
 }

@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +17,8 @@ import (
 type Options struct {
 	// BaseURL of the server, such as http://127.0.0.1:8080; Token is an API key that may sell.
 	BaseURL, Token string
+	// Peer says how another system is asked at BaseURL; nil is Flashgate.
+	Peer *Mapping
 	// Others are further gateways of the same sale: every next call goes to the next of all, also a
 	// call that is made again.
 	Others []string
@@ -29,6 +28,8 @@ type Options struct {
 	Shoppers int
 	// Duration within which they come, most of them early; default 6 s.
 	Duration time.Duration
+	// Schedule says instead of these two who comes when.
+	Schedule Schedule
 	// Stay is how long a contender goes on; default 5 s.
 	Stay time.Duration
 	// Patience is how long the last may stay after that; default 15 s.
@@ -37,6 +38,8 @@ type Options struct {
 	Seed uint64
 	// Mix is how many of each kind come, as weights; default DefaultMix.
 	Mix Mix
+	// Tiers are those that shoppers claim, as weights; none without.
+	Tiers map[string]int
 	// Prefix begins every id, so that two crowds of one sale do not meet; default from Seed.
 	Prefix string
 	// Connections bounds the open connections; default 128.
@@ -61,11 +64,12 @@ type Options struct {
 	Progress func(Progress)
 }
 
-// Fault makes Redis lose its data After the start.
+// Fault is what is done to Redis After the start. It loses its data, unless Harmless.
 type Fault struct {
-	Name   string
-	After  time.Duration
-	Inject func(context.Context) error
+	Name     string
+	After    time.Duration
+	Harmless bool
+	Inject   func(context.Context) error
 }
 
 // Progress is where a crowd stands.
@@ -86,6 +90,12 @@ const (
 
 func (o *Options) setDefaults() error {
 	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
+	if o.Schedule != nil {
+		if wrong := o.Schedule.check("schedule"); len(wrong) > 0 {
+			return fmt.Errorf("%s %s", wrong[0].Pointer, wrong[0].Detail)
+		}
+		o.Shoppers, o.Duration = o.Schedule.Shoppers(), o.Schedule.Length()
+	}
 	o.Shoppers = cmp.Or(o.Shoppers, 5_000)
 	o.Duration = cmp.Or(o.Duration, 6*time.Second)
 	o.Stay = cmp.Or(o.Stay, 5*time.Second)
@@ -112,13 +122,16 @@ func (o *Options) setDefaults() error {
 	case o.Mix.total() <= 0:
 		return errors.New("the mix has no shoppers")
 	}
+	if o.Schedule == nil {
+		o.Schedule = dropSchedule(o.Shoppers, o.Duration)
+	}
 	return nil
 }
 
 // Crowd is a load on one sale.
 type Crowd struct {
 	opts          Options
-	client        *client
+	client        target
 	rec           *recorder
 	arrived, left atomic.Int64
 	stock         atomic.Pointer[Numbers]
@@ -130,7 +143,11 @@ func NewCrowd(o Options) (*Crowd, error) {
 		return nil, err
 	}
 	c := &Crowd{opts: o}
-	c.client = newClient(gateways(o.BaseURL, o.Others), o.Token, o.Sale.Sale, o.Connections, o.Timeout)
+	if o.Peer != nil {
+		c.client = newPeer(o.Peer, &o)
+	} else {
+		c.client = newClient(gateways(o.BaseURL, o.Others), o.Token, o.Sale.Sale, o.Connections, o.Timeout)
+	}
 	c.stock.Store(&Numbers{})
 	return c, nil
 }
@@ -150,7 +167,9 @@ func (c *Crowd) Run(ctx context.Context) (*Recording, error) {
 	faults := make(chan error, 1)
 	watchers.Go(func() { faults <- c.injectFaults(inside) })
 
+	cpu := cpuTime()
 	c.letIn(inside)
+	c.rec.change(func(r *Recording) { r.CPU, r.Came = cpuTime()-cpu, c.rec.since() })
 	err := <-faults
 	stopWatching()
 	watchers.Wait()
@@ -168,19 +187,24 @@ func (c *Crowd) letIn(ctx context.Context) {
 	places := make(chan struct{}, c.opts.InFlight)
 	var shoppers sync.WaitGroup
 	defer shoppers.Wait()
-	for i, at := range c.arrivals() {
+	for i, at := range c.opts.Schedule.times(c.opts.Seed) {
 		if !sleep(ctx, at-c.rec.since()) {
 			return
 		}
 		select {
 		case places <- struct{}{}:
-		case <-ctx.Done():
-			return
+		default:
+			c.rec.change(func(r *Recording) { r.Crowded++ })
+			select {
+			case places <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
 		}
 		if late := c.rec.since() - at; late > 0 {
 			c.rec.change(func(r *Recording) { r.Late = max(r.Late, late) })
 		}
-		s := newShopper(c, i)
+		s := newShopper(c, i, at)
 		c.rec.change(func(r *Recording) { r.Kinds[s.kind]++ })
 		c.arrived.Add(1)
 		shoppers.Go(func() {
@@ -188,20 +212,6 @@ func (c *Crowd) letIn(ctx context.Context) {
 			s.shop(ctx)
 		})
 	}
-}
-
-// arrivals are the times of arrival in order. A drop is busiest at its start: the density falls
-// linearly to a quarter of what it was.
-func (c *Crowd) arrivals() []time.Duration {
-	r := rand.New(rand.NewPCG(c.opts.Seed, math.MaxUint64))
-	at := make([]time.Duration, c.opts.Shoppers)
-	for i := range at {
-		// The inverse of F(x) = (x - 0.375 x^2) / 0.625.
-		x := (1 - math.Sqrt(1-4*0.375*0.625*r.Float64())) / (2 * 0.375)
-		at[i] = time.Duration(x * float64(c.opts.Duration))
-	}
-	slices.Sort(at)
-	return at
 }
 
 func (c *Crowd) injectFaults(ctx context.Context) error {
@@ -214,7 +224,13 @@ func (c *Crowd) injectFaults(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}
 		loss.End = c.rec.since()
-		c.rec.change(func(r *Recording) { r.Losses = append(r.Losses, loss) })
+		c.rec.change(func(r *Recording) {
+			if f.Harmless {
+				r.Freezes = append(r.Freezes, loss)
+			} else {
+				r.Losses = append(r.Losses, loss)
+			}
+		})
 	}
 	return nil
 }

@@ -17,20 +17,21 @@ import (
 
 // lies are the ways in which the fake shop may break its word.
 type lies struct {
-	oversell       bool // sells what it does not have
-	shrinkStock    bool // tells numbers that do not add up
-	loseConfirm    bool // answers 200 to a confirm now and then and writes nothing
-	loseHold       bool // answers 201 to a reserve now and then and writes nothing
-	loseCancel     bool // answers 200 to a cancel and writes nothing
-	loseExtend     bool // answers 200 to an extend and writes nothing
-	doubleEffect   bool // takes the units of a replay again
-	twoReplies     bool // answers a replay with another reservation
-	ignoreCaps     bool
-	confirmTwice   bool // writes two confirmed events
-	expireEarly    bool // writes an expired event for a confirmed reservation
-	forgeChain     bool // changes an event after its hash was made
-	staleAnswer    bool // GET says held for what is confirmed
-	neverComesBack bool // stays closed after a loss
+	oversell        bool // sells what it does not have
+	shrinkStock     bool // tells numbers that do not add up
+	loseConfirm     bool // answers 200 to a confirm now and then and writes nothing
+	loseHold        bool // answers 201 to a reserve now and then and writes nothing
+	loseCancel      bool // answers 200 to a cancel and writes nothing
+	loseExtend      bool // answers 200 to an extend and writes nothing
+	doubleEffect    bool // takes the units of a replay again
+	twoReplies      bool // answers a replay with another reservation
+	ignoreCaps      bool
+	confirmTwice    bool // writes two confirmed events
+	expireEarly     bool // writes an expired event for a confirmed reservation
+	forgeChain      bool // changes an event after its hash was made
+	staleAnswer     bool // GET says held for what is confirmed
+	neverComesBack  bool // stays closed after a loss
+	playsFavourites bool // says sold out to every third, and sells to the next
 }
 
 // shop is an honest little Flashgate in memory: one lock, one chain.
@@ -46,6 +47,7 @@ type shop struct {
 	epoch      int64
 	recovering bool
 	calls      int
+	looked     map[string]bool // tickets
 }
 
 func testSale() sale.Config {
@@ -64,7 +66,7 @@ func testSale() sale.Config {
 
 func newShop(t *testing.T, l lies) *shop {
 	t.Helper()
-	s := &shop{lies: l, config: testSale(), levels: map[sale.Place]sale.Level{}, epoch: 1}
+	s := &shop{lies: l, config: testSale(), levels: map[sale.Place]sale.Level{}, epoch: 1, looked: map[string]bool{}}
 	s.books = sale.NewBooks(s.config.Sale, 0)
 	for _, i := range s.config.Items {
 		for _, at := range i.Stock {
@@ -78,6 +80,8 @@ func newShop(t *testing.T, l lies) *shop {
 	s.write(sale.Event{Type: sale.EventSaleCreated, Data: string(data)})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{verb}", s.post)
+	mux.HandleFunc("POST /v1/queue", s.join)
+	mux.HandleFunc("GET /v1/queue/{ticket}", s.ticket)
 	mux.HandleFunc("GET /v1/reservations/{id}", s.get)
 	mux.HandleFunc("GET /v1/availability", s.stock)
 	s.Server = httptest.NewServer(mux)
@@ -212,6 +216,10 @@ func (s *shop) reserve(w http.ResponseWriter, c call, r *sale.Reservation) {
 		problem(w, 409, "cap-exceeded")
 		return
 	}
+	if s.playsFavourites && s.calls%3 == 0 {
+		problem(w, 409, "insufficient-stock")
+		return
+	}
 	for i := range lines {
 		if !s.locate(&lines[i]) {
 			problem(w, 409, "insufficient-stock")
@@ -231,6 +239,32 @@ func (s *shop) reserve(w http.ResponseWriter, c call, r *sale.Reservation) {
 		ID: e.Reservation, State: sale.StateHeld, Customer: e.Customer, Lines: e.Lines,
 		HeldAtMs: s.entries[len(s.entries)-1].AtMs,
 	}, false)
+}
+
+// join gives a ticket; the first look at one still finds it waiting.
+func (s *shop) join(w http.ResponseWriter, req *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	var c call
+	if err := json.NewDecoder(req.Body).Decode(&c); err != nil || c.Customer == "" {
+		problem(w, 422, "invalid-request")
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+	_ = json.NewEncoder(w).Encode(map[string]any{"ticket": c.Customer, "state": "waiting", "poll_after_ms": 50})
+}
+
+func (s *shop) ticket(w http.ResponseWriter, req *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	t := map[string]any{"ticket": req.PathValue("ticket"), "state": "waiting", "poll_after_ms": 50}
+	if s.looked[req.PathValue("ticket")] {
+		t["state"], t["admission"] = "admitted", "let-in"
+	}
+	s.looked[req.PathValue("ticket")] = true
+	_ = json.NewEncoder(w).Encode(t)
 }
 
 func (s *shop) withinCaps(customer string, lines []sale.Line) bool {

@@ -25,6 +25,8 @@ type judge struct {
 	counts   map[string]map[string]int64
 	resolved int
 	rebuilds []sale.RebuiltData
+	// returned are the times at which units came back, in ms, by SKU.
+	returned map[string][]int64
 	// most is the largest number of units that one customer ever had.
 	most int64
 }
@@ -45,6 +47,7 @@ func newJudge(saleID string, recordMs int64) *judge {
 	return &judge{
 		recordMs: recordMs, books: sale.NewBooks(saleID, 0),
 		levels: map[sale.Place]sale.Level{}, lives: map[string]*life{}, counts: map[string]map[string]int64{},
+		returned: map[string][]int64{},
 	}
 }
 
@@ -69,6 +72,7 @@ func (j *judge) add(e ledger.Entry) {
 	default:
 		j.broken(5, "event %d has the unknown type %q", e.Seq, e.Type)
 	}
+	j.noteReturn(&e.Event)
 	j.entries++
 	j.last = e
 }
@@ -252,11 +256,12 @@ func (j *judge) checkCaps(e *sale.Event) {
 		}
 	}
 	j.most = max(j.most, total)
-	if c := j.config.Caps.PerCustomer; c > 0 && total > c {
-		j.broken(4, "%s has %d units, the cap is %d (event %d)", e.Customer, total, c, e.Seq)
+	customer, order := loosest(j.config)
+	if customer > 0 && total > customer {
+		j.broken(4, "%s has %d units, the cap is %d (event %d)", e.Customer, total, customer, e.Seq)
 	}
-	if c := j.config.Caps.PerOrder; c > 0 && sale.Units(e.Lines) > c {
-		j.broken(4, "%s takes %d units, the cap of an order is %d", e.Reservation, sale.Units(e.Lines), c)
+	if order > 0 && sale.Units(e.Lines) > order {
+		j.broken(4, "%s takes %d units, the cap of an order is %d", e.Reservation, sale.Units(e.Lines), order)
 	}
 }
 

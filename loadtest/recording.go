@@ -22,6 +22,8 @@ const (
 	Cancel       Verb = "cancel"
 	Find         Verb = "find"
 	Availability Verb = "availability"
+	Join         Verb = "join"
+	Ticket       Verb = "ticket"
 )
 
 // Answer is one call and what came back. Times are since Recording.Started.
@@ -36,8 +38,11 @@ type Answer struct {
 	OrderID  string
 	// Asked are the lines of a reserve as sent.
 	Asked []sale.Line
-	Sent  time.Duration
-	Took  time.Duration
+	// Due is when the call was meant to be sent: latency is counted from there, so that a stall of the
+	// server is seen by all who would have come meanwhile.
+	Due  time.Duration
+	Sent time.Duration
+	Took time.Duration
 	// Status is 0 when no answer came: the outcome is unknown.
 	Status int
 	// Code is that of a problem document.
@@ -53,6 +58,9 @@ type Answer struct {
 	// Gone says why there was no answer.
 	Gone string
 }
+
+// Waited is the latency as the shopper saw it, from the intended moment.
+func (a *Answer) Waited() time.Duration { return a.Done() - min(a.Due, a.Sent) }
 
 // Done is when the answer was there.
 func (a *Answer) Done() time.Duration { return a.Sent + a.Took }
@@ -89,8 +97,17 @@ type Recording struct {
 	Losses   []Loss
 	// Kinds counts the shoppers that came, by what they do.
 	Kinds map[Kind]int
-	// Late is the longest that a shopper waited for a place in the crowd.
-	Late time.Duration
+	// Freezes are faults that lose nothing.
+	Freezes []Loss
+	// Late is the longest that a shopper waited for a place in the crowd; Crowded counts those who found
+	// it full.
+	Late    time.Duration
+	Crowded int
+	// Came is when the last had left. CPU is what this process used until then, and Lag how
+	// much later than intended calls were sent.
+	Came time.Duration
+	CPU  time.Duration
+	Lag  *hdrhistogram.Histogram
 	// GaveUp counts calls that were not made again because the bound was reached.
 	GaveUp int
 	// Full is set when the bound of remembered answers was reached and the crowd went home.
@@ -120,6 +137,7 @@ func newRecorder(o *Options) *recorder {
 	return &recorder{max: o.MaxAnswers, rec: &Recording{
 		Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(),
 		Kinds: map[Kind]int{}, Latency: map[Verb]*hdrhistogram.Histogram{},
+		Lag: hdrhistogram.New(leastMicros, mostMicros, digits),
 	}}
 }
 
@@ -143,7 +161,8 @@ func (r *recorder) add(a Answer) bool {
 	default:
 		r.gap++
 	}
-	r.measure(a.Verb, a.Took)
+	r.measure(a.Verb, a.Waited())
+	_ = r.rec.Lag.RecordValue(bounded(a.Sent - a.Due))
 	return true
 }
 
@@ -154,9 +173,11 @@ func (r *recorder) measure(v Verb, took time.Duration) {
 		h = hdrhistogram.New(leastMicros, mostMicros, digits)
 		r.rec.Latency[v] = h
 	}
-	// Out of range only above two minutes, which the client's timeout forbids.
-	_ = h.RecordValue(max(leastMicros, min(mostMicros, took.Microseconds())))
+	_ = h.RecordValue(bounded(took)) // in range
 }
+
+// bounded is a time in microseconds as histograms take it.
+func bounded(d time.Duration) int64 { return max(leastMicros, min(mostMicros, d.Microseconds())) }
 
 func (r *recorder) sample(s Sample, took time.Duration) {
 	r.mu.Lock()

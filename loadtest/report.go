@@ -3,6 +3,7 @@ package loadtest
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -24,6 +25,19 @@ func (r Result) WriteText(w io.Writer) error {
 	}
 	if r.GaveUp > 0 {
 		fmt.Fprintf(&b, "%d calls were given up after their last try.\n", r.GaveUp)
+	}
+	if r.Interrupted {
+		b.WriteString("Interrupted: this is what there was until then.\n")
+	}
+	if r.Generator.Limit {
+		fmt.Fprintf(&b, "The load generator was the limit: %s.\n", strings.Join(r.Generator.Why, "; "))
+	}
+	for _, f := range r.Failures {
+		fmt.Fprintf(&b, "%d times %s", f.Count, f.What)
+		if f.Advice != "" {
+			b.WriteString(": " + f.Advice)
+		}
+		b.WriteByte('\n')
 	}
 	r.writeKinds(&b)
 	r.writeItems(&b)
@@ -69,7 +83,7 @@ func (r Result) writeOutcomes(b *strings.Builder) {
 }
 
 func (r Result) writeLatency(b *strings.Builder) {
-	table(b, "Latency in ms, as the shoppers saw it", func(w *tabwriter.Writer) {
+	table(b, "Latency in ms, from the intended moment", func(w *tabwriter.Writer) {
 		fmt.Fprintln(w, "\tcalls\tp50\tp95\tp99\tmax\t")
 		for _, l := range r.Latency {
 			fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", l.Verb, l.Count, l.P50, l.P95, l.P99, l.Max)
@@ -102,14 +116,15 @@ func (r Result) writeChart(b *strings.Builder) {
 func (r Result) writeVerdicts(b *strings.Builder) {
 	b.WriteString("\nThe promises\n")
 	for _, v := range r.Promises {
-		word := "kept  "
-		switch {
-		case !v.Kept:
+		word := verdictWord(v)
+		if !v.Kept {
 			word = "BROKEN"
-		case !v.Tried:
-			word = "untried"
 		}
-		fmt.Fprintf(b, "  %d %-7s %s: %s\n", v.Promise, word, v.Title, v.Checked)
+		number := " "
+		if v.Promise > 0 {
+			number = strconv.Itoa(v.Promise)
+		}
+		fmt.Fprintf(b, "  %s %-7s %s: %s\n", number, word, v.Title, v.Checked)
 		if v.Violations > 0 {
 			fmt.Fprintf(b, "      %d violation(s), for example\n", v.Violations)
 		}

@@ -3,9 +3,11 @@ package loadtest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flashgate/sale"
@@ -27,12 +29,27 @@ const (
 	IDReuser      Kind = "reused id"      // uses the id again for another request
 	Refunder      Kind = "refund"         // pays and has it cancelled
 	Contender     Kind = "contender"      // takes and gives back the same few units, without pause
+	Bot           Kind = "bot"            // asks under one id after the other as fast as it can, whatever it is told
+	Poller        Kind = "poller"         // looks at the stock again and again before asking
+	Queuer        Kind = "in the queue"   // joins the waiting room and asks when admitted
 )
 
 // Mix is how many of each kind come, as weights.
 type Mix struct {
-	Buyers, DoubleClickers, Retriers, Abandoners, Releasers, Hoarders, CartFillers, Extenders, IDReusers,
-	Refunders, Contenders int
+	Buyers         int `json:"buyers,omitempty"`
+	DoubleClickers int `json:"double_clickers,omitempty"`
+	Retriers       int `json:"retriers,omitempty"`
+	Abandoners     int `json:"abandoners,omitempty"`
+	Releasers      int `json:"releasers,omitempty"`
+	Hoarders       int `json:"hoarders,omitempty"`
+	CartFillers    int `json:"cart_fillers,omitempty"`
+	Extenders      int `json:"extenders,omitempty"`
+	IDReusers      int `json:"id_reusers,omitempty"`
+	Refunders      int `json:"refunders,omitempty"`
+	Contenders     int `json:"contenders,omitempty"`
+	Bots           int `json:"bots,omitempty"`
+	Pollers        int `json:"pollers,omitempty"`
+	Queuers        int `json:"queuers,omitempty"`
 }
 
 // DefaultMix is that of a drop: mostly buyers, and everything that goes wrong.
@@ -59,6 +76,9 @@ func (m Mix) weights() []weight {
 		{IDReuser, m.IDReusers},
 		{Refunder, m.Refunders},
 		{Contender, m.Contenders},
+		{Bot, m.Bots},
+		{Poller, m.Pollers},
+		{Queuer, m.Queuers},
 	}
 }
 
@@ -85,16 +105,39 @@ type shopper struct {
 	number   int
 	kind     Kind
 	customer string
+	tier     string
 	mu       sync.Mutex
 	rand     *rand.Rand
+	// due is when the next call is meant to be sent; 0 is at once.
+	due atomic.Int64
 }
 
-func newShopper(c *Crowd, number int) *shopper {
+// newShopper makes the shopper who was meant to come at the given time.
+func newShopper(c *Crowd, number int, at time.Duration) *shopper {
 	r := rand.New(rand.NewPCG(c.opts.Seed, uint64(number)))
-	return &shopper{
-		Crowd: c, number: number, rand: r, kind: c.opts.Mix.pick(r),
+	s := &shopper{
+		Crowd: c, number: number, rand: r, kind: c.opts.Mix.pick(r), tier: pickTier(c.opts.Tiers, r),
 		customer: fmt.Sprintf("%s-customer-%d", c.opts.Prefix, number),
 	}
+	s.due.Store(int64(at))
+	return s
+}
+
+func pickTier(weights map[string]int, r *rand.Rand) string {
+	total := 0
+	for _, w := range weights {
+		total += w
+	}
+	if total == 0 {
+		return ""
+	}
+	n := r.IntN(total)
+	for _, tier := range slices.Sorted(maps.Keys(weights)) {
+		if n -= weights[tier]; n < 0 {
+			return tier
+		}
+	}
+	return ""
 }
 
 // id names the n-th thing that the shopper tries.
@@ -149,6 +192,12 @@ func (s *shopper) shop(ctx context.Context) {
 		}
 	case Contender:
 		s.contend(ctx)
+	case Bot:
+		s.hammer(ctx)
+	case Poller:
+		s.poll(ctx, id, lines)
+	case Queuer:
+		s.queue(ctx, id, lines)
 	default:
 		s.buy(ctx, id, lines)
 	}
@@ -177,7 +226,7 @@ func (s *shopper) abandon(ctx context.Context, id string, lines []sale.Line) {
 	if a.Status != 201 || s.number%2 == 0 || s.rec.since()+back > s.opts.Duration+2*time.Second {
 		return
 	}
-	if sleep(ctx, back) {
+	if s.pause(ctx, back) {
 		s.confirm(ctx, id)
 	}
 }
@@ -199,7 +248,7 @@ func (s *shopper) hoard(ctx context.Context) {
 // contend wants one unit after the other, some with a double click, and gives most back one way or
 // the other.
 func (s *shopper) contend(ctx context.Context) {
-	breathe := func() bool { return sleep(ctx, s.between(8, 30)) }
+	breathe := func() bool { return s.pause(ctx, s.between(8, 30)) }
 	began := s.rec.since()
 	for n := 0; s.rec.since()-began < s.opts.Stay && breathe(); n++ {
 		id, lines := s.id(n), []sale.Line{s.wish()}
@@ -272,13 +321,21 @@ func (s *shopper) cart() []sale.Line {
 // reserve asks until there is a final answer: again after 503 or none, and a few times for what was
 // sold out, because carts come back.
 func (s *shopper) reserve(ctx context.Context, id string, lines []sale.Line) Answer {
-	ask := Answer{Verb: Reserve, ID: id, Asked: lines}
+	return s.reserveWith(ctx, id, call{Customer: s.customer, Lines: lines, Tier: s.tier})
+}
+
+func (s *shopper) reserveWith(ctx context.Context, id string, body call) Answer {
+	ask := Answer{Verb: Reserve, ID: id, Asked: body.Lines}
 	for try := 1; ; try++ {
-		a := s.repeat(ctx, ask, call{Customer: s.customer, Lines: lines})
-		if a.Status != 409 || a.Code != "insufficient-stock" || try >= s.opts.StockTries {
+		a := s.repeat(ctx, ask, body)
+		wait := s.between(300, 900)
+		switch {
+		case a.Code == "sale-not-open" && try < s.opts.Tries:
+			wait = min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
+		case a.Status != 409 || a.Code != "insufficient-stock" || try >= s.opts.StockTries:
 			return a
 		}
-		if !sleep(ctx, s.between(300, 900)) {
+		if !s.pause(ctx, wait) {
 			return a
 		}
 	}
@@ -297,6 +354,7 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 		a.Op = op
 		a.Shopper, a.Kind, a.Customer = s.number, s.kind, s.customer
 		a.Sent = s.rec.since()
+		a.Due = s.meant(a.Sent)
 		s.client.do(ctx, &a, body)
 		a.Took = s.rec.since() - a.Sent
 		if a.Status == 0 && ctx.Err() != nil && a.Took == 0 {
@@ -309,7 +367,7 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 			return a
 		}
 		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
-		if try >= s.opts.Tries || !sleep(ctx, pause) {
+		if try >= s.opts.Tries || !s.pause(ctx, pause) {
 			s.rec.change(func(r *Recording) { r.GaveUp++ })
 			return a
 		}
@@ -325,7 +383,21 @@ func (s *shopper) twice(f func() Answer) (one, two Answer) {
 	return one, two
 }
 
-func (s *shopper) think(ctx context.Context) { sleep(ctx, s.between(50, 400)) }
+func (s *shopper) think(ctx context.Context) { s.pause(ctx, s.between(50, 400)) }
+
+// pause waits, and means the next call for its end; false when ctx ended first.
+func (s *shopper) pause(ctx context.Context, d time.Duration) bool {
+	s.due.Store(int64(s.rec.since() + d))
+	return sleep(ctx, d)
+}
+
+// meant is when the call that is sent now was meant to be: at once, unless somebody said when.
+func (s *shopper) meant(now time.Duration) time.Duration {
+	if due := time.Duration(s.due.Swap(0)); due > 0 && due < now {
+		return due
+	}
+	return now
+}
 
 // between is a random time in ms, less than most. Parallel attempts of one shopper share the source.
 func (s *shopper) between(least, most int) time.Duration {

@@ -30,6 +30,15 @@ type Result struct {
 	LateMs float64 `json:"late_ms"`
 	GaveUp int     `json:"gave_up"`
 	Full   bool    `json:"full,omitempty"`
+	// Scenario and Target name what was run, where there is a name. Interrupted runs are partial.
+	Scenario    string `json:"scenario,omitempty"`
+	Target      string `json:"target,omitempty"`
+	Interrupted bool   `json:"interrupted,omitempty"`
+	// BySecond are the calls by the second in which they were meant to be sent.
+	BySecond  []Second  `json:"by_second"`
+	Generator Generator `json:"generator"`
+	Failures  []Failure `json:"failures,omitempty"`
+	Freezes   []LossAt  `json:"freezes,omitempty"`
 }
 
 // KindCount says what shoppers of one kind got.
@@ -78,6 +87,8 @@ type StockPoint struct {
 type LossAt struct {
 	Name string `json:"name"`
 	AtMs int64  `json:"at_ms"`
+	// EndMs is that of a freeze.
+	EndMs int64 `json:"end_ms,omitempty"`
 }
 
 // Summarize counts a recording and joins the verdicts of its audit.
@@ -106,8 +117,12 @@ func Summarize(r *Recording, verdicts []Verdict) Result {
 	}
 	slices.SortFunc(s.Items, func(a, b ItemCount) int { return cmp.Compare(a.SKU, b.SKU) })
 	for _, l := range r.Losses {
-		s.Losses = append(s.Losses, LossAt{l.Name, l.End.Milliseconds()})
+		s.Losses = append(s.Losses, LossAt{Name: l.Name, AtMs: l.End.Milliseconds()})
 	}
+	for _, f := range r.Freezes {
+		s.Freezes = append(s.Freezes, LossAt{f.Name, f.Began.Milliseconds(), f.End.Milliseconds()})
+	}
+	s.BySecond, s.Generator, s.Failures = bySecond(r), generatorOf(r), failuresOf(r)
 	return s
 }
 
@@ -163,7 +178,10 @@ func outcomes(r *Recording) []OutcomeCount {
 	return list
 }
 
-var verbOrder = map[Verb]int{Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Cancel: 4, Find: 5, Availability: 6}
+var verbOrder = map[Verb]int{
+	Reserve: 0, Confirm: 1, Release: 2, Extend: 3, Cancel: 4, Find: 5, Availability: 6, Join: 7,
+	Ticket: 8,
+}
 
 func latencies(r *Recording) (list []Latency) {
 	const perMs = 1000.0
@@ -191,6 +209,9 @@ func (o OutcomeCount) meaning() string {
 		"unavailable":           "not reachable for a moment",
 		"unknown-reservation":   "a hold that was lost with Redis",
 		"extension-limit":       "no more extensions",
+		"rate-limited":          "too many attempts",
+		"sale-not-open":         "too early, came again",
+		unmapped:                "this system cannot be asked for that",
 		"already-released":      "was given back before",
 		"already-confirmed":     "was paid before",
 	}
@@ -206,7 +227,8 @@ func (o OutcomeCount) meaning() string {
 	default:
 		return map[Verb]string{
 			Reserve: "reserved", Confirm: "paid", Release: "given back", Extend: "more time",
-			Cancel: "cancelled and back in stock",
+			Cancel: "cancelled and back in stock", Availability: "looked at the stock",
+			Join: "got a place in the line", Ticket: "looked at their place",
 		}[o.Verb]
 	}
 }

@@ -151,11 +151,14 @@ func (s *Shard) Flip(
 }
 
 // Trim drops the events of an epoch that the ledger has, all but the last tail, notes the
-// watermark and publishes it: DONE, MISSING, or RECOVERING when the shard does not have the ledger's
-// last event, which mark names.
-func (s *Shard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
+// watermark and publishes it with the SKUs of which units came back: DONE, MISSING, or RECOVERING when the
+// shard does not have the ledger's last event, which mark names.
+func (s *Shard) Trim(
+	ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string,
+) (sale.Outcome, error) {
 	h, _, err := s.callIn(ctx, trimScript, newEra(s.Sale, s.Number, epoch), []any{
-		watermark, mark, tail, WatermarkChannel, packWatermark(Watermark{s.Sale, s.Number, epoch, watermark}),
+		watermark, mark, tail, WatermarkChannel,
+		packWatermark(Watermark{s.Sale, s.Number, epoch, watermark, returned}),
 	})
 	return h.Outcome, err
 }

@@ -3,6 +3,8 @@ package lua
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -12,15 +14,37 @@ type Watermark struct {
 	Sale       string
 	Shard      int
 	Epoch, Seq int64
+	// Returned are the SKUs of which units may have come back by events up to Seq that were not announced
+	// before; AnySKU alone when they are not named.
+	Returned []string
 }
+
+// AnySKU stands for every SKU of a sale: the grammar of SKUs has no asterisk.
+const AnySKU = "*"
+
+// returnedMax is the most SKUs that an announcement names; with more it says AnySKU.
+const returnedMax = 32
 
 func packWatermark(w Watermark) string {
-	return fmt.Sprintf("%s %d %d %d", w.Sale, w.Shard, w.Epoch, w.Seq)
+	text := fmt.Sprintf("%s %d %d %d", w.Sale, w.Shard, w.Epoch, w.Seq)
+	switch {
+	case len(w.Returned) == 0:
+		return text
+	case len(w.Returned) > returnedMax || slices.Contains(w.Returned, AnySKU):
+		return text + " " + AnySKU
+	default:
+		return text + " " + strings.Join(w.Returned, ",")
+	}
 }
 
+// parseWatermark reads what packWatermark wrote, and what one without SKUs writes.
 func parseWatermark(s string) (w Watermark, ok bool) {
-	_, err := fmt.Sscanf(s, "%s %d %d %d", &w.Sale, &w.Shard, &w.Epoch, &w.Seq)
-	return w, err == nil
+	var returned string
+	n, err := fmt.Sscanf(s, "%s %d %d %d %s", &w.Sale, &w.Shard, &w.Epoch, &w.Seq, &returned)
+	if returned != "" {
+		w.Returned = strings.Split(returned, ",")
+	}
+	return w, err == nil || n == 4
 }
 
 // Watermarks calls f for every watermark that a reconciler announces, until ctx ends. The

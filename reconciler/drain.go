@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"flashgate/ledger"
@@ -153,6 +155,7 @@ func (w *worker) append(ctx context.Context, tx ledger.Tx, events []sale.Event) 
 		w.known = false
 		return step("append", fmt.Errorf("%d events after %d-%d: %w", len(events), w.head.Epoch, w.head.Seq, err))
 	}
+	w.noteReturns(events)
 	return nil
 }
 
@@ -177,9 +180,11 @@ func (w *worker) trim(ctx context.Context) error {
 	if err := w.r.step(w.id, "trim"); err != nil {
 		return step("trim", err)
 	}
-	_, err := w.sh.Trim(ctx, w.head.Epoch, w.head.Seq, w.head.Mark, w.r.opts.TailEvents)
+	_, err := w.sh.Trim(ctx, w.head.Epoch, w.head.Seq, w.head.Mark, w.r.opts.TailEvents,
+		slices.Sorted(maps.Keys(w.returned))...)
 	if err != nil {
 		return step("trim", err)
 	}
+	clear(w.returned)
 	return nil
 }

@@ -121,6 +121,16 @@ func TestLostAnnouncement(t *testing.T) {
 	})
 	r.drainAll()
 	require.Equal(t, lua.Watermark{Sale: "drop", Epoch: 1, Seq: l.Seq}, <-heard)
+
+	// What came back is announced with it, once.
+	id := r.hold()
+	_, err = r.gate.Release(r.ctx, id, nil, "test", "")
+	require.NoError(t, err)
+	r.drainAll()
+	require.Equal(t, lua.Watermark{Sale: "drop", Epoch: 1, Seq: l.Seq + 2, Returned: []string{"AIR"}}, <-heard)
+	r.hold()
+	r.drainAll()
+	require.Equal(t, lua.Watermark{Sale: "drop", Epoch: 1, Seq: l.Seq + 3}, <-heard)
 }
 
 // TestGapFreezes guards the row of the table that is an operator's: a ledger that lost its tail.

@@ -315,11 +315,13 @@ type faultyShard struct {
 	fault func(step string) bool
 }
 
-func (f *faultyShard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
+func (f *faultyShard) Trim(
+	ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string,
+) (sale.Outcome, error) {
 	if f.fault("trim before") {
 		return "", errInjected
 	}
-	o, err := f.shard.Trim(ctx, epoch, watermark, mark, tail)
+	o, err := f.shard.Trim(ctx, epoch, watermark, mark, tail, returned...)
 	if f.fault("trim after") {
 		return "", errInjected
 	}

@@ -26,7 +26,7 @@ type Deps struct {
 type shard interface {
 	Look(ctx context.Context, epoch, after int64, limit int) (lua.Look, error)
 	Apply(ctx context.Context, base *sale.Version, v sale.Version) (lua.ApplyAnswer, error)
-	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error)
+	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string) (sale.Outcome, error)
 	Expire(ctx context.Context, limit int) (lua.Expiry, error)
 	Close(ctx context.Context, token, reason string) (lua.ClosedShard, error)
 	CloseOver(ctx context.Context, token, reason, building string) (lua.ClosedShard, error)

@@ -183,9 +183,11 @@ func (n namedShard) Apply(ctx context.Context, base *sale.Version, v sale.Versio
 	return n.shard.Apply(ctx, base, v)
 }
 
-func (n namedShard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
+func (n namedShard) Trim(
+	ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string,
+) (sale.Outcome, error) {
 	n.name(ctx, "trim to %d-%d", epoch, watermark)
-	o, err := n.shard.Trim(ctx, epoch, watermark, mark, tail)
+	o, err := n.shard.Trim(ctx, epoch, watermark, mark, tail, returned...)
 	if err == nil && o == sale.Done {
 		for _, d := range n.s.doors {
 			if n.s.rng.IntN(4) > 0 { // It may be lost.

@@ -67,11 +67,13 @@ func (s watchedShard) Look(ctx context.Context, epoch, after int64, limit int) (
 	return s.shard.Look(ctx, epoch, after, limit)
 }
 
-func (s watchedShard) Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64) (sale.Outcome, error) {
+func (s watchedShard) Trim(
+	ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string,
+) (sale.Outcome, error) {
 	if err := s.w.before("trim"); err != nil {
 		return "", err
 	}
-	return s.shard.Trim(ctx, epoch, watermark, mark, tail)
+	return s.shard.Trim(ctx, epoch, watermark, mark, tail, returned...)
 }
 
 func (s watchedShard) Close(ctx context.Context, token, reason string) (lua.ClosedShard, error) {

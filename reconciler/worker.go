@@ -51,6 +51,9 @@ type worker struct {
 	// without one.
 	invalid refusedEvent
 
+	// returned are the SKUs of which units came back since the last announcement.
+	returned map[string]bool
+
 	standby      standby
 	pause        time.Duration // the last one of a shard that had events of late
 	state, cause string

@@ -36,11 +36,16 @@ func (s *stack) gatewayOptions() (gateway.Options, error) {
 	if err != nil {
 		return gateway.Options{}, err
 	}
+	edge := ms(g.EdgeMemoryMs)
+	if edge == 0 {
+		edge = -1 // none, where 0 would be the default
+	}
 	return gateway.Options{
 		Version: version(), DevKey: s.devKey, Proxies: proxies, Tokens: tokens,
 		QueueMax: int(g.QueueMax), QueueWait: ms(g.QueueWaitMs), BatchMax: int(g.BatchMax),
 		RedisTimeout: ms(g.RedisTimeoutMs), ResolveMax: int(g.ResolveMax), StreamsMax: int(g.StreamsMax),
 		KeyRefresh: ms(g.KeyRefreshMs), CatalogRefresh: ms(g.CatalogRefreshMs), LimitKeysMax: int(g.LimitKeysMax),
+		EdgeMemory: edge,
 		Difficulty: int(ch.Difficulty), ClearanceLifetime: ms(ch.ClearanceSeconds * 1000), Providers: providers,
 		ConfirmWait: ms(s.cfg.Confirm.WaitMs),
 		ReadTimeout: ms(h.ReadTimeoutMs), WriteTimeout: ms(h.WriteTimeoutMs), IdleTimeout: ms(h.IdleTimeoutMs),

@@ -5,6 +5,7 @@
 // configuration. serve.go and reconcile.go run what stack.go wires together, embedded.go brings the
 // Redis inside the process. sales.go and sale.go change sales, key.go makes API keys, audit.go prints
 // who changed what, demo.go lets a crowd shop and has it audited, drill.go does so on real servers that break.
+// loadtest.go loads one by schedule.
 package main
 
 import (
@@ -35,6 +36,7 @@ type cli struct {
 	Reconcile reconcileCmd `cmd:"" help:"Run the reconciler alone."`
 	Sale      saleCmd      `cmd:"" help:"Create, list, change, pause, resume and close sales."`
 	Demo      demoCmd      `cmd:"" help:"Let a crowd shop at an embedded Flashgate and verify every promise."`
+	Loadtest  loadtestCmd  `cmd:"" help:"Load a Flashgate by schedule, report and audit."`
 	Drill     drillCmd     `cmd:"" help:"Break real servers under load and audit every promise."`
 	Key       keyCmd       `cmd:"" help:"Create, list, rotate and revoke API keys."`
 	Token     tokenCmd     `cmd:"" help:"Sign a customer token, to try things out."`

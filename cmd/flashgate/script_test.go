@@ -29,7 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"freeport": freeport, "http": httpCall, "sigterm": sigterm, "code": exitCodeOf, "lines": lines,
-			"bare": bare,
+			"bare": bare, "interrupt": interrupt,
 		},
 	})
 }
@@ -83,6 +83,17 @@ func sigterm(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, c := range ts.BackgroundCmds() {
 		ts.Check(c.Process.Signal(syscall.SIGTERM))
 	}
+}
+
+// interrupt is "interrupt NAME": it sends SIGINT to the background command of that name.
+func interrupt(ts *testscript.TestScript, _ bool, args []string) {
+	for _, c := range ts.BackgroundCmds() {
+		if strings.Contains(strings.Join(c.Args, " "), args[0]+"test") {
+			ts.Check(c.Process.Signal(syscall.SIGINT))
+			return
+		}
+	}
+	ts.Fatalf("no %s in the background", args[0])
 }
 
 // exitCodeOf is "code N program args...": it runs a program that must end with that code.

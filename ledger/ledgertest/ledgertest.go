@@ -55,6 +55,7 @@ func Run(t *testing.T, target Target) {
 		{"alive never falls", testAlive},
 		{"rebuilt moves live deadlines only", testRebuilt},
 		{"an id is used again after it finished", testIDReuse},
+		{"a large batch does what a small one does", testLargeBatches},
 		{"hostile text is read back unchanged", testHostile},
 		{"a dead letter keeps its place and taints its shard", testDeadLetters},
 		{"a page of the projections is of one moment", testProjections},

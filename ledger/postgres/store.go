@@ -43,21 +43,28 @@ const (
 		sale_seq = $8 WHERE sale = $1 AND shard = $2`
 )
 
-// store writes a batch in one round trip. The changes come in the order that ledger.Changes asks for.
+// store writes a batch, a small one in one round trip. The changes come in the order that ledger.Changes asks
+// for.
 func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
 	c, next := batch.Changes, batch.Next
 	if c.SaleSeq != 0 {
 		t.saleSeq = c.SaleSeq
 	}
+	copied, err := t.copyLarge(ctx, batch)
+	if err != nil {
+		return diverged(err)
+	}
 	var b pgx.Batch
 	queue := func(sql string, args ...any) *pgx.QueuedQuery {
 		return b.Queue(sql, append([]any{t.shard.Sale, t.shard.Number}, args...)...)
 	}
-	queue(insertEvents, eventArrays(batch.Events, batch.Hashes)...)
+	if !copied.events {
+		queue(insertEvents, eventArrays(batch.Events, batch.Hashes)...)
+	}
 	if c.ShiftMs != 0 {
 		queue(shiftDeadlines, c.ShiftMs)
 	}
-	if len(c.Made) > 0 {
+	if len(c.Made) > 0 && !copied.made {
 		queue(makeRecords, recordColumns(c.Made)...).Exec(func(tag pgconn.CommandTag) error {
 			if int(tag.RowsAffected()) != len(c.Made) {
 				return ledger.ErrHeldTwice
@@ -85,15 +92,19 @@ func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
 		b.Queue(insertAudit, auditArgs(entry)...)
 	}
 	queue(moveWatermark, next.Epoch, next.Seq, next.Mark, next.Hash, next.AliveAtMs, t.saleSeq)
-	err := t.tx.SendBatch(ctx, &b).Close()
-	switch {
-	case hasCode(err, uniqueViolation):
-		return fmt.Errorf("%w: %w", ledger.ErrDiverged, err)
-	case errors.Is(err, ledger.ErrHeldTwice):
+	err = t.tx.SendBatch(ctx, &b).Close()
+	if errors.Is(err, ledger.ErrHeldTwice) {
 		return t.heldTwice(ctx, batch.Events, c.Made)
-	default:
-		return err
 	}
+	return diverged(err)
+}
+
+// diverged says what it means that a place in the chain is taken.
+func diverged(err error) error {
+	if hasCode(err, uniqueViolation) {
+		return fmt.Errorf("%w: %w", ledger.ErrDiverged, err)
+	}
+	return err
 }
 
 // heldTwice finds the reservation that was not finished: its row is as an earlier batch left it.

@@ -2,6 +2,7 @@ package luatest
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -270,7 +271,7 @@ func trimming(t *testing.T, rdb redis.UniversalClient) {
 		require.Equal(t, sale.Done, outcome)
 		select {
 		case w := <-announced:
-			return w == lua.Watermark{Sale: c.Sale, Epoch: 1, Seq: look.Seq}
+			return reflect.DeepEqual(w, lua.Watermark{Sale: c.Sale, Epoch: 1, Seq: look.Seq})
 		default:
 			return false
 		}

@@ -71,6 +71,12 @@ func replays(t *testing.T, rdb redis.UniversalClient) {
 	require.Equal(t, sale.StateConfirmed, again.Reservation.State)
 	require.Equal(t, "order-1", again.Reservation.OrderID)
 
+	known, head, err := e.Shard.Known(e.Ctx, "unknown-1", "replayed-1")
+	require.NoError(t, err)
+	require.Equal(t, []bool{false, true}, known)
+	require.Equal(t, sale.Done, head.Outcome)
+	_, _, err = e.Shard.Known(e.Ctx)
+	require.Error(t, err)
 	found, err := e.Shard.Find(e.Ctx, "replayed-1", "unknown-1")
 	require.NoError(t, err)
 	require.Equal(t, again.Reservation, found[0].Reservation)

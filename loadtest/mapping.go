@@ -1,0 +1,161 @@
+package loadtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"flashgate/sale"
+)
+
+// Mapping says how another system's HTTP API is asked for what a crowd wants, so that both can be loaded
+// alike. Path, headers and body may hold {id}, {customer}, {order}, {sku}, {qty}, {location} and {sale}; a
+// cart is asked for by its first line.
+type Mapping struct {
+	Peer    string      `json:"peer"`
+	Reserve MappedCall  `json:"reserve"`
+	Confirm *MappedCall `json:"confirm,omitempty"`
+	Release *MappedCall `json:"release,omitempty"`
+	Cancel  *MappedCall `json:"cancel,omitempty"`
+}
+
+// MappedCall is one call of a peer. What is no success and not sold out stays as it was answered.
+type MappedCall struct {
+	Method  string            `json:"method"`
+	Path    string            `json:"path"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Body    string            `json:"body,omitempty"`
+	// Success are the statuses that mean it was done, SoldOut those that mean nothing is left. SoldOutText
+	// must be in the body too where it is given.
+	Success     []int  `json:"success"`
+	SoldOut     []int  `json:"sold_out,omitempty"`
+	SoldOutText string `json:"sold_out_text,omitempty"`
+}
+
+// Validate says everything that is wrong with a mapping.
+func (m *Mapping) Validate() (wrong []sale.FieldError) {
+	add := func(bad bool, pointer, detail string) {
+		if bad {
+			wrong = append(wrong, sale.FieldError{Pointer: pointer, Detail: detail})
+		}
+	}
+	add(m.Peer == "", "/peer", "is required: a name for reports")
+	for at, c := range map[string]*MappedCall{
+		"/reserve": &m.Reserve, "/confirm": m.Confirm, "/release": m.Release, "/cancel": m.Cancel,
+	} {
+		if c == nil {
+			continue
+		}
+		add(!slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, c.Method), at+"/method",
+			"must be GET, POST, PUT, PATCH or DELETE")
+		add(!strings.HasPrefix(c.Path, "/"), at+"/path", "must begin with /")
+		add(len(c.Success) == 0, at+"/success", "must name at least one status, such as [200, 201]")
+	}
+	slices.SortFunc(wrong, func(a, b sale.FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
+	return wrong
+}
+
+// peer asks another system.
+type peer struct {
+	*client
+	calls map[Verb]*MappedCall
+}
+
+func newPeer(m *Mapping, o *Options) *peer {
+	p := &peer{
+		client: newClient([]string{o.BaseURL}, o.Token, o.Sale.Sale, o.Connections, o.Timeout),
+		calls:  map[Verb]*MappedCall{Reserve: &m.Reserve},
+	}
+	for verb, c := range map[Verb]*MappedCall{Confirm: m.Confirm, Release: m.Release, Cancel: m.Cancel} {
+		if c != nil {
+			p.calls[verb] = c
+		}
+	}
+	return p
+}
+
+// unmapped is the code of what a peer cannot be asked.
+const unmapped = "not-in-the-mapping"
+
+func (p *peer) do(ctx context.Context, a *Answer, body call) {
+	c := p.calls[a.Verb]
+	if c == nil {
+		a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+		return
+	}
+	line := sale.Line{Qty: 1}
+	if len(body.Lines) > 0 {
+		line = body.Lines[0]
+	}
+	fill := strings.NewReplacer("{id}", a.ID, "{customer}", a.Customer, "{order}", body.OrderID, "{sku}", line.SKU,
+		"{qty}", strconv.FormatInt(line.Qty, 10), "{location}", line.Location, "{sale}", p.sale)
+	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(req)
+	defer fasthttp.ReleaseResponse(resp)
+	req.SetRequestURI(p.bases[0] + fill.Replace(c.Path))
+	req.Header.SetMethod(c.Method)
+	if c.Body != "" {
+		req.Header.SetContentType("application/json")
+		req.SetBodyString(fill.Replace(c.Body))
+	}
+	for name, value := range c.Headers {
+		req.Header.Set(name, fill.Replace(value))
+	}
+	until := time.Now().Add(p.limit)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	if err := p.http.DoDeadline(req, resp, until); err != nil {
+		a.Gone = err.Error()
+		return
+	}
+	p.judge(a, c, resp, line)
+}
+
+// judge turns a peer's answer into one of ours.
+func (p *peer) judge(a *Answer, c *MappedCall, resp *fasthttp.Response, line sale.Line) {
+	a.Status = resp.StatusCode()
+	switch {
+	case slices.Contains(c.SoldOut, a.Status) && strings.Contains(string(resp.Body()), c.SoldOutText):
+		a.Status, a.Code = fasthttp.StatusConflict, "insufficient-stock"
+	case !slices.Contains(c.Success, a.Status):
+		a.Code = fmt.Sprintf("peer-%d", a.Status)
+		if a.Status < 300 {
+			a.Status = fasthttp.StatusBadGateway // Not what the mapping calls success.
+		}
+	case !json.Valid(resp.Body()) && len(resp.Body()) > 0:
+		a.Status, a.Gone = 0, nonsense+"not JSON"
+	case a.Verb == Reserve:
+		a.Status, a.State, a.Lines = fasthttp.StatusCreated, sale.StateHeld, []sale.Line{line}
+	default:
+		a.Status, a.Durable = fasthttp.StatusOK, true
+		a.State = map[Verb]sale.State{
+			Confirm: sale.StateConfirmed, Release: sale.StateReleased, Cancel: sale.StateCancelled,
+		}[a.Verb]
+	}
+}
+
+func (p *peer) look(_ context.Context, a *Answer, _ string) {
+	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+}
+
+func (p *peer) join(_ context.Context, a *Answer, _ string) reply {
+	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+	return reply{}
+}
+
+func (p *peer) ticket(_ context.Context, a *Answer, _ string) reply {
+	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+	return reply{}
+}
+
+// availability is of no peer: there are no samples, which nobody misses.
+func (p *peer) availability(context.Context) (int, []ItemStock, error) {
+	return fasthttp.StatusNotImplemented, nil, nil
+}
