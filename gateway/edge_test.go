@@ -164,6 +164,7 @@ func TestRemembersOnlyWhatMemoryMayAnswer(t *testing.T) {
 	require.True(t, g.remembers(&open))
 	for name, change := range map[string]func(*sale.Version){
 		"waitlist": func(v *sale.Version) { v.Config.Queue = &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true}} },
+		"room":     func(v *sale.Version) { v.Config.Queue = &sale.Queue{WaitingRoom: &sale.WaitingRoom{Enabled: true}} },
 		"paused":   func(v *sale.Version) { v.Lifecycle = sale.Paused },
 		"over":     func(v *sale.Version) { v.Config.ClosesAt = now - 1 },
 		"not yet":  func(v *sale.Version) { v.Config.OpensAt = now + 60_000 },

@@ -37,7 +37,7 @@ func (r *route) sample() (path, body string) {
 
 func TestRolesOfEveryRoute(t *testing.T) {
 	r := newRig(t, mini(t), nil)
-	r.putSale("roles", nil)
+	r.putSale("roles", withRoom(nil))
 	tokens := map[string]string{}
 	for _, role := range Roles {
 		k, token, err := NewKey(role, role, time.Now())

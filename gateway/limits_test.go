@@ -44,7 +44,8 @@ func (r *rig) counter(line string) int {
 func TestLimitOfACustomer(t *testing.T) { onBoth(t, limitOfACustomer) }
 
 func limitOfACustomer(t *testing.T, store *lua.Store) {
-	r := newRig(t, store, nil)
+	// A busy machine needs longer than a shopper would wait.
+	r := newRig(t, store, func(d *Deps) { d.Options.RedisTimeout = 20 * time.Second })
 	r.putSale("limited", func(c *sale.Config) {
 		c.Limits = &sale.Limits{Customer: limitedTo(1, 100, 2), IP: limitedTo(1, 100, 3), Device: limitedTo(1, 1, 9)}
 		c.Limits.Device.Mode = sale.LimitShadow

@@ -220,6 +220,8 @@ func (o OutcomeCount) meaning() string {
 		return w
 	case o.Status == 0:
 		return "no answer, asked again"
+	case o.Status == 202 && (o.Verb == Reserve || o.Verb == Join):
+		return "put in line"
 	case o.Status == 202:
 		return "not in the ledger yet, asked again"
 	case o.Code != "":

@@ -74,7 +74,7 @@ func (t *tx) copyRecords(ctx context.Context, made []*sale.Reservation) (done bo
 				r.HeldAtMs, r.DeadlineMs, r.ResolvedAtMs, r.Extension, r.OrderID, r.Seq, r.Mark,
 			}, nil
 		}))
-	if hasCode(err, uniqueViolation) {
+	if isTaken(err) {
 		return false, inner.Rollback(ctx)
 	}
 	if err != nil {

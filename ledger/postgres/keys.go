@@ -38,7 +38,7 @@ func insertKey(ctx context.Context, tx pgx.Tx, k *ledger.Key, now time.Time) err
 		VALUES ($1, $2, $3, $4, $5, nullif($6::text[], '{}'), nullif($7::text[], '{}'), $8, $9, $10)`,
 		k.ID, k.Name, k.Role, k.Hash, k.CreatedAt, k.Sales, k.Locations,
 		orNull(k.ExpiresAt), orNull(k.RevokedAt), orNull(k.LastUsedAt))
-	if hasCode(err, uniqueViolation) {
+	if isTaken(err) {
 		return ledger.ErrExists
 	}
 	return err

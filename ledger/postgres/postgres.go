@@ -137,7 +137,8 @@ func (l *Ledger) rollback(tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-func hasCode(err error, code string) bool {
+// isTaken tells whether a row with that key is there already.
+func isTaken(err error) bool {
 	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == code
+	return errors.As(err, &refused) && refused.Code == uniqueViolation
 }

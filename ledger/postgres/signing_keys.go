@@ -78,7 +78,7 @@ func insertSigningKey(
 	k.CreatedAt = k.NewestAt(before, now)
 	_, err := tx.Exec(ctx, `INSERT INTO signing_keys (id, secret, created_at) VALUES ($1, $2, $3)`,
 		k.ID, k.Secret, k.CreatedAt)
-	if hasCode(err, uniqueViolation) {
+	if isTaken(err) {
 		return ledger.ErrExists
 	}
 	if err != nil {

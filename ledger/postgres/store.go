@@ -101,7 +101,7 @@ func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
 
 // diverged says what it means that a place in the chain is taken.
 func diverged(err error) error {
-	if hasCode(err, uniqueViolation) {
+	if isTaken(err) {
 		return fmt.Errorf("%w: %w", ledger.ErrDiverged, err)
 	}
 	return err
