@@ -107,8 +107,8 @@ var sellRoutes = []route{
 	{
 		method: "POST", path: "/v1/release", name: "release", tag: "storefront", roles: toSell,
 		summary: "Give a hold back, or part of it",
-		doc: "With keep only those units stay held: absolute, so a repeat changes nothing. Of a reservation that waits " +
-			"it leaves the line.",
+		doc: "With keep only those units stay held: absolute, so a repeat changes nothing. Of a reservation that " +
+			"waits it leaves the line.",
 		body: ReleaseRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
 		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,

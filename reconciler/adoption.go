@@ -217,7 +217,10 @@ func (a *adoption) sale(versions []sale.Version) error {
 	fits := func(v *sale.Version, number bool) bool {
 		b := &sale.Books{Version: v.Version, Lifecycle: v.Lifecycle, Config: &v.Config}
 		for name, value := range a.state.settings {
-			if name != lua.SettingWaiting && (number || name != "version") && (lua.Row{Kind: lua.RowSetting, Name: name}).Want(b) != value {
+			if name == lua.SettingWaiting || !number && name == "version" {
+				continue // No version of the sale says how many wait.
+			}
+			if (lua.Row{Kind: lua.RowSetting, Name: name}).Want(b) != value {
 				return false
 			}
 		}

@@ -37,8 +37,8 @@ const (
 //
 // Lines are the units that the event moves, whichever way its type says: taken by held and offered, given
 // back by reduced, released, expired and cancelled, sold by confirmed, added (or, negative, taken
-// away) by adjusted; of waitlisted those that are waited for, and none for the others. Data is a JSON object whose fields depend on the type
-// (HeldData and so on), or empty.
+// away) by adjusted; of waitlisted those that are waited for, and none for the others. Data is a JSON
+// object whose fields depend on the type (HeldData and so on), or empty.
 type Event struct {
 	Epoch, Seq  int64
 	Mark, Prev  string

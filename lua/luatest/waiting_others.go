@@ -197,9 +197,9 @@ func waitlistDrop(t *testing.T, rdb redis.UniversalClient) {
 		}
 	}
 	now, next, sold, rebuilt := Base, units, 0, false
-	holders := make([]string, units)
-	for i := range holders {
-		holders[i] = person(i)
+	var holders []string
+	for i := range units {
+		holders = append(holders, person(i))
 	}
 	lapses := map[string]bool{}
 	// served learns who was offered units: always the next who came.
