@@ -249,7 +249,7 @@ func (h *history) after(t time.Duration) shelf {
 			continue
 		}
 		switch e.Type {
-		case sale.EventHeld:
+		case sale.EventHeld, sale.EventOffered:
 			ids[id], free = held, free-1
 		case sale.EventConfirmed:
 			ids[id] = confirmed
@@ -328,7 +328,7 @@ func (h *history) empty() (all []cut) {
 		e := &h.events[i]
 		at := time.UnixMilli(e.AtMs).Sub(h.started)
 		switch e.Type {
-		case sale.EventHeld:
+		case sale.EventHeld, sale.EventOffered:
 			s--
 		case sale.EventReleased, sale.EventExpired, sale.EventCancelled:
 			s++

@@ -89,6 +89,7 @@ type Checked struct {
 	Deadlines    int64 `json:"deadlines" minimum:"0"`
 	Customers    int64 `json:"customers" minimum:"0"`
 	Adjustments  int64 `json:"adjustments" minimum:"0"`
+	Lines        int64 `json:"lines" minimum:"0" doc:"Of those who wait."`
 	Projections  int64 `json:"projections" minimum:"0" doc:"Rows of the ledger's own tables."`
 }
 

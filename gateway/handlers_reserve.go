@@ -61,6 +61,8 @@ func (g *Gateway) reserve(r *request) error {
 	case sale.Held:
 	case sale.Replay:
 		r.replayed()
+	case sale.Waitlisted, sale.Waiting:
+		return g.waitlist.answer(r, &v, &a)
 	default:
 		return g.refuseReserve(r, &v, &a)
 	}

@@ -96,7 +96,7 @@ func (r *request) saleConfig(g *Gateway, id string) (sale.Config, error) {
 	if config.Sale != id {
 		return config, invalid(sale.FieldError{Pointer: "/sale", Detail: fmt.Sprintf("must be %s, as in the path", id)})
 	}
-	if errs := append(config.NotBuilt(), g.providersWithoutKeys(&config)...); len(errs) > 0 {
+	if errs := g.providersWithoutKeys(&config); len(errs) > 0 {
 		return config, invalid(errs...)
 	}
 	return config, nil

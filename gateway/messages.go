@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"flashgate/sale"
 )
 
@@ -248,9 +250,10 @@ type Reservation struct {
 	ReservationID string `json:"reservation_id" example:"ord-7f3a2c91"`
 	Sale          string `json:"sale" example:"sneaker-drop"`
 	Customer      string `json:"customer" example:"c-1001"`
-	State         string `json:"state" enum:"held,confirmed,released,expired,cancelled" example:"held"`
-	Lines         []Line `json:"lines" nullable:"false" doc:"Every line with its location."`
-	HeldAt        string `json:"held_at" format:"date-time" example:"2026-11-27T10:00:00.123Z"`
+	State         string `json:"state" enum:"held,confirmed,released,expired,cancelled,waiting,left" example:"held" doc:"waiting: in the line of a waitlist, and holds nothing yet; left: in line no more."`
+	Lines         []Line `json:"lines" nullable:"false" doc:"Every line with its location; while waiting, and once left, as asked."`
+	HeldAt        string `json:"held_at,omitempty" format:"date-time" example:"2026-11-27T10:00:00.123Z" doc:"Once held."`
+	WaitlistedAt  string `json:"waitlisted_at,omitempty" format:"date-time" doc:"While waiting, and once left."`
 	ExpiresAt     string `json:"expires_at,omitempty" format:"date-time" example:"2026-11-27T10:05:00.123Z" doc:"While held."`
 	ExpiresInMs   *int64 `json:"expires_in_ms,omitempty" nullable:"false" minimum:"0" example:"299874" doc:"While held."`
 	Extension     int64  `json:"extension,omitzero" minimum:"1" doc:"The number of the last extension, when there was one."`
@@ -258,6 +261,7 @@ type Reservation struct {
 	ConfirmedAt   string `json:"confirmed_at,omitempty" format:"date-time" doc:"When it is confirmed."`
 	ReleasedAt    string `json:"released_at,omitempty" format:"date-time" doc:"When it is released."`
 	ExpiredAt     string `json:"expired_at,omitempty" format:"date-time" doc:"When it is expired."`
+	LeftAt        string `json:"left_at,omitempty" format:"date-time" doc:"When it left the line."`
 	CancelledAt   string `json:"cancelled_at,omitempty" format:"date-time" doc:"When it is cancelled."`
 	Durable       *bool  `json:"durable,omitempty" nullable:"false" doc:"Whether the ledger has its last change; told by confirm, cancel and GET."`
 }
@@ -282,18 +286,28 @@ func appendReservation(b []byte, saleID string, r *sale.Reservation, nowMs int64
 		b = quote(b, l.SKU)
 		b = append(b, `,"qty":`...)
 		b = strconv.AppendInt(b, l.Qty, 10)
-		b = append(b, `,"location":`...)
-		b = quote(b, l.Location)
+		if l.Location != "" {
+			b = append(b, `,"location":`...)
+			b = quote(b, l.Location)
+		}
 		b = append(b, '}')
 	}
-	b = append(b, `],"held_at":"`...)
+	waited := r.State == sale.StateWaiting || r.State == sale.StateLeft
+	if waited {
+		b = append(b, `],"waitlisted_at":"`...)
+	} else {
+		b = append(b, `],"held_at":"`...)
+	}
 	b = appendTime(b, r.HeldAtMs)
-	if r.State == sale.StateHeld {
+	switch r.State {
+	case sale.StateWaiting:
+		b = append(b, '"')
+	case sale.StateHeld:
 		b = append(b, `","expires_at":"`...)
 		b = appendTime(b, r.DeadlineMs)
 		b = append(b, `","expires_in_ms":`...)
 		b = strconv.AppendInt(b, max(r.DeadlineMs-nowMs, 0), 10)
-	} else {
+	default:
 		b = append(b, `","`...)
 		b = append(b, r.State...)
 		b = append(b, `_at":"`...)
@@ -304,7 +318,7 @@ func appendReservation(b []byte, saleID string, r *sale.Reservation, nowMs int64
 		b = append(b, `,"extension":`...)
 		b = strconv.AppendInt(b, r.Extension, 10)
 	}
-	if r.OrderID != "" {
+	if r.OrderID != "" && !waited {
 		b = append(b, `,"order_id":`...)
 		b = quote(b, r.OrderID)
 	}
@@ -313,6 +327,14 @@ func appendReservation(b []byte, saleID string, r *sale.Reservation, nowMs int64
 		b = strconv.AppendBool(b, *durable)
 	}
 	return append(b, '}')
+}
+
+// reservationOf is what appendReservation writes, as a part of another answer.
+func reservationOf(saleID string, r *sale.Reservation, nowMs int64) (out Reservation) {
+	if err := json.Unmarshal(appendReservation(nil, saleID, r, nowMs, nil), &out); err != nil {
+		panic(err) // It is our own text.
+	}
+	return out
 }
 
 const timeForm = "2006-01-02T15:04:05.000Z07:00"

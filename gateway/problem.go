@@ -36,6 +36,7 @@ const (
 	codeAlreadyReleased      code = "already-released"
 	codeAlreadyCancelled     code = "already-cancelled"
 	codeNotConfirmed         code = "not-confirmed"
+	codeStillWaiting         code = "still-waiting"
 	codeExtensionLimit       code = "extension-limit"
 	codeVersionConflict      code = "version-conflict"
 	codeRateLimited          code = "rate-limited"
@@ -183,6 +184,11 @@ var problems = map[code]codeInfo{
 		409, "Not confirmed",
 		"Only a confirmed reservation can be cancelled.", "Release a hold instead.",
 	},
+	codeStillWaiting: {
+		409, "Still waiting",
+		"The reservation waits in the line of a waitlist and holds nothing yet.",
+		"Read its ticket; once that says offered, confirm it before it expires. Release it to leave the line.",
+	},
 	codeExtensionLimit: {
 		409, "No more extensions",
 		"The sale allows max_extensions extensions of a hold, and they are used.",
@@ -317,6 +323,8 @@ var outcomes = map[sale.Outcome]struct {
 	sale.NotAdmitted:      {0, codeAdmissionInvalid},
 	sale.AdmissionInvalid: {0, codeAdmissionInvalid},
 	sale.LineFull:         {0, codeQueueFull},
+	sale.Waitlisted:       {202, ""},
+	sale.Waiting:          {0, codeStillWaiting},
 	sale.NoRoom:           {0, codeInvalidRequest},
 
 	sale.VersionConflict: {0, codeVersionConflict},

@@ -67,6 +67,10 @@ func refusal(a *lua.Answer) *problem {
 	case sale.AlreadyReleased, sale.AlreadyCancelled:
 		done := &a.Reservation
 		p.detail = fmt.Sprintf("The reservation was %s at %s.", done.State, timeText(done.ResolvedAtMs))
+	case sale.Waiting:
+		p.detail = "The reservation waits in line, and holds nothing yet."
+	case sale.LineFull:
+		p.detail, p.retryMs = "The waitlist of the sale is full.", retryPausedMs
 	case sale.NotConfirmed:
 		p.detail = fmt.Sprintf("The reservation is %s.", a.Reservation.State)
 	case sale.KeepInvalid:

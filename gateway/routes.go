@@ -86,7 +86,8 @@ var sellRoutes = []route{
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownSKU, codeUnknownLocation,
 			codeInsufficientStock, codeCapExceeded, codeSaleNotOpen, codeSalePaused, codeSaleEnded,
 			codeReservationExpired, codeAlreadyReleased, codeAlreadyCancelled, codeReservationIDReused,
-			codeCustomerMismatch, codeChallengeRequired, codeRateLimited, codeAdmissionInvalid),
+			codeCustomerMismatch, codeChallengeRequired, codeRateLimited, codeAdmissionInvalid,
+			codeQueueFull),
 		handle: (*Gateway).reserve,
 	},
 	{
@@ -100,17 +101,19 @@ var sellRoutes = []route{
 			{status: 202, doc: "Made, and not known to be in the ledger yet.", body: Waiting{}},
 		},
 		codes: with(away, codeMissingReservationID, codeUnknownSale, codeUnknownReservation, codeAlreadyConfirmed,
-			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
+			codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeStillWaiting),
 		handle: (*Gateway).confirm,
 	},
 	{
 		method: "POST", path: "/v1/release", name: "release", tag: "storefront", roles: toSell,
 		summary: "Give a hold back, or part of it",
-		doc:     "With keep only those units stay held: absolute, so a repeat changes nothing.",
-		body:    ReleaseRequest{}, replays: true,
+		doc: "With keep only those units stay held: absolute, so a repeat changes nothing. Of a reservation that waits " +
+			"it leaves the line.",
+		body: ReleaseRequest{}, replays: true,
 		answers: []answer{{status: 200, doc: "The reservation, released or with what was kept.", body: Reservation{}}},
 		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
-			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired),
+			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired,
+			codeStillWaiting),
 		handle: (*Gateway).release,
 	},
 	{
@@ -121,7 +124,7 @@ var sellRoutes = []route{
 		answers: []answer{{status: 200, doc: "The reservation with its new expires_at.", body: Reservation{}}},
 		codes: with(away, codeRateLimited, codeMissingReservationID, codeUnknownSale, codeUnknownReservation,
 			codeAlreadyConfirmed, codeAlreadyReleased, codeAlreadyCancelled, codeReservationExpired, codeExtensionLimit,
-			codeSaleNotOpen, codeSalePaused, codeSaleEnded),
+			codeStillWaiting, codeSaleNotOpen, codeSalePaused, codeSaleEnded),
 		handle: (*Gateway).extend,
 	},
 	{

@@ -27,9 +27,10 @@ var queueRoutes = []route{
 	{
 		method: "DELETE", path: "/v1/queue/{ticket}", name: "leave-queue", tag: "storefront", roles: toSell,
 		summary: "Leave the line",
-		doc:     "The place is gone for good. Leaving twice changes nothing more.",
+		doc: "The place is gone for good, and what was offered for it. Leaving twice changes nothing more; what is " +
+			"confirmed is cancelled instead.",
 		answers: []answer{{status: 200, doc: "The ticket, left.", body: Ticket{}}},
-		codes:   with(away, codeUnknownTicket, codeUnknownSale, codeTicketExpired),
+		codes:   with(away, codeUnknownTicket, codeUnknownSale, codeTicketExpired, codeAlreadyConfirmed),
 		handle:  (*Gateway).leaveLine,
 	},
 	{

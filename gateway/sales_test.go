@@ -50,14 +50,6 @@ func TestPutSale(t *testing.T) {
 		}), "If-Match", `"2"`).problem(t, codeFieldLocked)
 		require.Equal(t, []string{"/opens_at", "/items/0/stock"}, pointers(doc))
 	})
-	t.Run("not built", func(t *testing.T) {
-		doc := put("unbuilt", saleJSON("unbuilt", func(c *sale.Config) {
-			c.Queue = &sale.Queue{
-				Waitlist: &sale.Waitlist{Enabled: true, Max: 5, OfferSeconds: 60},
-			}
-		})).problem(t, codeInvalidRequest)
-		require.Equal(t, []string{"/queue/waitlist/enabled"}, pointers(doc))
-	})
 	t.Run("another id in the path", func(t *testing.T) {
 		doc := put("other", body).problem(t, codeInvalidRequest)
 		require.Equal(t, []string{"/sale"}, pointers(doc))

@@ -62,6 +62,7 @@ type Gateway struct {
 	// lines answer for tickets, each for those of its kind.
 	lines    map[queue.Kind]line
 	room     *roomLine
+	waitlist *waitLine
 	pace     *queue.Pace // of waiting rooms, by how reserves fare
 	books    Books
 	ordering chan struct{} // has a place for each order to the books at a time
@@ -106,7 +107,8 @@ func New(d Deps) (*Gateway, error) {
 	g.base, g.end = context.WithCancel(context.Background())
 	g.streams = newStreams(g)
 	g.room = newRoomLine(g)
-	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room}
+	g.waitlist = newWaitLine(g)
+	g.lines = map[queue.Kind]line{queue.KindAdmission: g.room, queue.KindWaitlist: g.waitlist}
 	d.Registry.MustRegister(roomMetrics{g.room.rooms})
 	var err error
 	if g.limiter, err = newLimiter(d.Store, g.resolver, memory, o, m); err != nil {
@@ -372,6 +374,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	g.reserver.close()
 	g.limiter.close()
 	g.room.joins.close()
+	g.waitlist.looks.close()
 	g.stocks.close()
 	g.end()
 	stopWork()

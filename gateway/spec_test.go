@@ -136,14 +136,14 @@ func TestDescription(t *testing.T) {
 	require.Equal(t, n, described)
 }
 
-// Only the codes of the contract are used, and two for what the contract says nothing of: a path
-// that is not there, and a failure of ours.
+// Only the codes of the contract are used, and three for what the contract says nothing of: a path
+// that is not there, a failure of ours, and a verb on what still waits.
 func TestCodesAreThoseOfTheContract(t *testing.T) {
 	contract := strings.Fields(`400 malformed-body missing-reservation-id 401 unauthenticated 403 forbidden customer-mismatch challenge-required admission-invalid
 		404 unknown-sale unknown-sku unknown-location unknown-reservation unknown-ticket not-found
 		405 method-not-allowed 413 body-too-large 415 unsupported-media-type 431 request-too-large
 		409 insufficient-stock cap-exceeded sale-not-open sale-paused already-confirmed already-released
-		already-cancelled not-confirmed extension-limit version-conflict
+		already-cancelled not-confirmed still-waiting extension-limit version-conflict
 		410 reservation-expired sale-ended ticket-expired 412 version-mismatch 428 if-match-required
 		422 invalid-request reservation-id-reused field-locked 500 internal
 		429 rate-limited queue-full

@@ -14,7 +14,7 @@ import (
 // Needs is what a batch of events refers to in the projections: an implementation reads it,
 // Project folds the batch over it, and the implementation writes the Changes.
 type Needs struct {
-	// Reservations are those that an earlier batch made. One whose first event here is held is not
+	// Reservations are those that an earlier batch made. One whose first event here is held or waitlisted is not
 	// among them: whether it may be made is asked when it is written.
 	Reservations []string
 	// Places are those that the batch moves, unless it changes the sale.
@@ -33,11 +33,11 @@ func NeedsOf(events []sale.Event) Needs {
 		n.Sale = n.Sale || isSale(e)
 		if e.Reservation != "" && !seen[e.Reservation] {
 			seen[e.Reservation] = true
-			if e.Type != sale.EventHeld {
+			if e.Type != sale.EventHeld && e.Type != sale.EventWaitlisted {
 				n.Reservations = append(n.Reservations, e.Reservation)
 			}
 		}
-		for _, l := range e.Lines {
+		for _, l := range e.Moves() {
 			p := sale.Place{SKU: l.SKU, Location: l.Location}
 			if !places[p] {
 				places[p] = true
@@ -69,7 +69,7 @@ type StockLevel struct {
 type Changes struct {
 	// ShiftMs moves the deadline of every held reservation of the shard, before the others.
 	ShiftMs int64
-	// Made are reservations whose first event in the batch is held: inserted, or put over one of the
+	// Made are reservations whose first event in the batch is held or waitlisted: inserted, or put over one of the
 	// same id that is finished. One that is not finished makes the batch invalid.
 	Made []*sale.Reservation
 	// Moved are those that were loaded: overwritten.
@@ -149,6 +149,10 @@ func partial(shard Shard, head Head, loaded Loaded) (*sale.Books, error) {
 	for i := range loaded.Reservations {
 		r := &loaded.Reservations[i]
 		b.Reservations[r.ID] = r
+		if r.State == sale.StateWaiting {
+			b.Join(r)
+			continue
+		}
 		if r.State.Finished() {
 			continue
 		}

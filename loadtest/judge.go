@@ -23,6 +23,7 @@ type judge struct {
 	levels   map[sale.Place]sale.Level
 	lives    map[string]*life
 	counts   map[string]map[string]int64
+	lines    map[string][]string // who waits, in order, by what they asked for
 	resolved int
 	rebuilds []sale.RebuiltData
 	// returned are the times at which units came back, in ms, by SKU.
@@ -39,7 +40,7 @@ type life struct {
 	order    string
 	deadline int64
 	endedAt  int64
-	held     int // held events
+	held     int // held and waitlisted events
 	extended int // extended events
 }
 
@@ -47,7 +48,7 @@ func newJudge(saleID string, recordMs int64) *judge {
 	return &judge{
 		recordMs: recordMs, books: sale.NewBooks(saleID, 0),
 		levels: map[sale.Place]sale.Level{}, lives: map[string]*life{}, counts: map[string]map[string]int64{},
-		returned: map[string][]int64{},
+		lines: map[string][]string{}, returned: map[string][]int64{},
 	}
 }
 
@@ -66,6 +67,10 @@ func (j *judge) add(e ledger.Entry) {
 		j.addAdjusted(&e.Event)
 	case sale.EventHeld:
 		j.addHeld(&e.Event)
+	case sale.EventWaitlisted:
+		j.addWaitlisted(&e.Event)
+	case sale.EventOffered, sale.EventLeft:
+		j.addTurn(&e.Event)
 	case sale.EventExtended, sale.EventReduced, sale.EventConfirmed, sale.EventReleased, sale.EventExpired,
 		sale.EventCancelled:
 		j.addChange(&e.Event)
@@ -133,6 +138,15 @@ func (j *judge) addHeld(e *sale.Event) {
 	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
 		j.broken(3, "event %d: %v", e.Seq, err)
 	}
+	j.lives[e.Reservation] = &life{
+		state: sale.StateHeld, customer: e.Customer, lines: e.Lines, deadline: data.DeadlineMs, held: j.beginLife(e),
+	}
+	j.moveLines(e, e.Lines, sale.Level{Held: 1}, 1)
+	j.checkCaps(e)
+}
+
+// beginLife judges whether an id may be used, and returns how often it was until now, this time included.
+func (j *judge) beginLife(e *sale.Event) int {
 	held := 1
 	if old := j.lives[e.Reservation]; old != nil {
 		held += old.held
@@ -143,11 +157,7 @@ func (j *judge) addHeld(e *sale.Event) {
 				e.AtMs-old.endedAt, old.state, e.Seq)
 		}
 	}
-	j.lives[e.Reservation] = &life{
-		state: sale.StateHeld, customer: e.Customer, lines: e.Lines, deadline: data.DeadlineMs, held: held,
-	}
-	j.moveLines(e, e.Lines, sale.Level{Held: 1}, 1)
-	j.checkCaps(e)
+	return held
 }
 
 // ends names the state that each event needs, the state it leaves, and what it does to a unit.

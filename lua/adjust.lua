@@ -1,11 +1,13 @@
--- adjust.lua: changes on_hand or safety of a SKU at a location, once per adjustment id.
+-- adjust.lua: changes on_hand or safety of a SKU at a location, once per adjustment id. What that frees is
+-- offered to who waits.
 --
 -- ADJUSTMENT .. id keeps twelve values joined by newlines: fingerprint, SKU, location, field,
 -- delta, at, on_hand, safety, held, sold, seq, mark. sale.Adjustment.Pack writes the same.
 --
--- Joins: shard, event, units
--- KEYS: SALE (read, write), STOCK (read, write), DEADLINES (read), EVENTS (write),
---       ADJUSTMENT (read, write)
+-- Joins: shard, event, record, units, caps, allocation, waitlist, offer
+-- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
+--       EVENTS (write), RECORD (read, write), ADJUSTMENT (read, write), WAITLIST (read, write),
+--       LINE (read, write), OFFERS (write)
 -- ARGV: 5 id           adjustment
 --       6 fingerprint  of the request
 --       7 sku
@@ -25,7 +27,7 @@
 --   with ''
 --   AGAIN ID_REUSED UNKNOWN_SKU UNKNOWN_LOCATION
 --   and without: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups')
 if not shard then
   return closed
 end
@@ -88,6 +90,7 @@ local packed = table.concat({
   shard.seq_text, shard.mark,
 }, '\n')
 redis.call('SET', ADJUSTMENT .. id, packed, 'PX', RECORD_TTL)
+offer_lines(shard, {{sku = sku}})
 save_units()
 save_head(shard)
 return reply('ADJUSTED', packed)

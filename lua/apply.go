@@ -71,7 +71,19 @@ func settings(version int64, l sale.Lifecycle, c *sale.Config) []any {
 		"max_extensions", c.MaxExtensions, "cap_customer", c.Caps.PerCustomer,
 		"cap_order", c.Caps.PerOrder, "allocation", string(c.Allocation),
 		"limits", reserve.Pack(), "limits_reads", reads.Pack(), "limits_settle", settle.Pack(),
-		"limits_queue", queue.Pack(), "room", c.PackRoom(),
+		"limits_queue", queue.Pack(), "room", c.PackRoom(), "waitlist", c.PackWaitlist(),
 		"limits_ms", c.Limits.WindowMs(), "tiers", c.Caps.PackTiers(), "groups", c.PackGroups(),
 	}
+}
+
+// SettingWaiting is the field of the sale hash that says how many wait.
+const SettingWaiting = "waiting"
+
+// settingsOf are the settings, and how many wait, which no change of the sale writes.
+func settingsOf(b *sale.Books) []any {
+	waiting := ""
+	if b.Waiting > 0 {
+		waiting = strconv.FormatInt(b.Waiting, 10)
+	}
+	return append(settings(b.Version, b.Lifecycle, b.Config), SettingWaiting, waiting)
 }

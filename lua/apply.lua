@@ -1,9 +1,10 @@
 -- apply.lua: creates a sale's shard, or brings it from one version of the sale to the next: its
 -- config, and whether it is live, paused or closed. Only the reconciler calls it, for versions
--- that the ledger database already has.
+-- that the ledger database already has. What it may have freed, or a pause kept back, is offered to who
+-- waits by the next expire.lua.
 --
 -- Joins: shard, event, units
--- KEYS: SALE (read, write), STOCK (read, write), EVENTS (write)
+-- KEYS: SALE (read, write), STOCK (read, write), EVENTS (write), WAITLIST (read), OFFERS (write)
 -- ARGV: 5 base      version that this one follows; '' creates the shard in EPOCH
 --       6 locked    1 when it changes what may not change once the sale has opened
 --       7 actor     who made the version, for the ledger
@@ -21,6 +22,7 @@
 --         limits, limits_reads, limits_settle, limits_queue
 --                         rules of the groups of routes (limits.lua); '' is none
 --         limits_ms       the longest window of all these rules
+--         waitlist        "<most that wait>,<ms of an offer>"; '' is none
 --         tiers           ";<tier>=<units per customer>,<units per order>;..."; 0 is the sale's
 --         room            the waiting room (sale.Config.PackRoom); '' is none
 --         groups          "<name>=<units per customer>:,<SKU>,<SKU>,;..."
@@ -39,7 +41,7 @@ local base, locked, actor, data = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8]
 local SETTINGS, STRIDE = 10, 4
 local FIRST = SETTINGS + tonumber(ARGV[9])
 
-local shard, closed = open_shard()
+local shard, closed = open_shard('waiting')
 -- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
 if base == '' and not shard and closed[2] == '0' then
   local now = redis_time_ms()
@@ -97,8 +99,16 @@ call_in_chunks('HSET', STOCK, set)
 call_in_chunks('HDEL', STOCK, removed)
 if shard.fresh then
   redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
-  redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at')
+  redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at', 'waiting')
 end
 redis.call('HSET', SALE, unpack(ARGV, SETTINGS, FIRST - 1))
+if (tonumber(shard.waiting) or 0) > 0 then
+  local lines = {}
+  for _, sku in ipairs(redis.call('HKEYS', WAITLIST)) do
+    lines[#lines + 1] = shard.now_text
+    lines[#lines + 1] = sku
+  end
+  call_in_chunks('ZADD', OFFERS, lines)
+end
 save_head(shard)
 return reply('APPLIED', shard.mark)

@@ -4,7 +4,8 @@
 --
 -- Joins: shard
 -- KEYS: SALE (read, write), STOCK (write), CUSTOMERS (write), DEADLINES (write), EVENTS (write),
---       RECORD (write), ADJUSTMENT (write); all of the new epoch
+--       RECORD (write), ADJUSTMENT (write), WAITLIST (write), LINE (write), OFFERS (write); all of the
+--       new epoch
 -- ARGV: 5 token  of the rebuild
 --       6 slice  from 1
 --       then 4 values a row: kind, name, value, number
@@ -13,6 +14,8 @@
 --         record      reservation id, record, ms to live or ''
 --         deadline    reservation id, '', deadline in ms
 --         adjustment  adjustment id, record, ms to live
+--         waitlist    SKU, packed line, ''
+--         waiter      <SKU>/<reservation id>, '', seq
 -- Replies: DONE, or SUPERSEDED
 local token, slice = ARGV[5], tonumber(ARGV[6])
 local FIRST, STRIDE = 7, 4
@@ -22,11 +25,13 @@ if redis.call('HGET', SALE, 'building') ~= token .. ':' .. whole(slice - 1) then
 end
 
 if slice == 1 then
-  redis.call('UNLINK', STOCK, CUSTOMERS, DEADLINES, EVENTS)
+  redis.call('UNLINK', STOCK, CUSTOMERS, DEADLINES, EVENTS, WAITLIST, OFFERS)
 end
 -- What can be written together is: a command for each row would take twice the time.
-local stock, customers, deadlines, records = {}, {}, {}, {}
-local lists = {stock = stock, customer = customers, deadline = deadlines, record = records}
+local stock, customers, deadlines, records, waitlist, offers = {}, {}, {}, {}, {}, {}
+local lists = {
+  stock = stock, customer = customers, deadline = deadlines, record = records, waitlist = waitlist,
+}
 for i = FIRST, #ARGV, STRIDE do
   local kind, name, value, number = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local list, key = lists[kind], name
@@ -34,7 +39,10 @@ for i = FIRST, #ARGV, STRIDE do
     key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
   end
   local n = list and #list
-  if kind == 'deadline' then
+  if kind == 'waiter' then
+    local sku, id = string.match(name, '^([^/]*)/(.*)$')
+    redis.call('ZADD', LINE .. sku, number, id)
+  elseif kind == 'deadline' then
     list[n + 1], list[n + 2] = number, name
   elseif number == '' then
     list[n + 1], list[n + 2] = key, value
@@ -45,6 +53,11 @@ end
 call_in_chunks('HSET', STOCK, stock)
 call_in_chunks('HSET', CUSTOMERS, customers)
 call_in_chunks('ZADD', DEADLINES, deadlines)
+call_in_chunks('HSET', WAITLIST, waitlist)
+for i = 1, #waitlist, 2 do
+  offers[i], offers[i + 1] = now, waitlist[i]
+end
+call_in_chunks('ZADD', OFFERS, offers)
 for i = 1, #records, CHUNK do
   redis.call('MSET', unpack(records, i, math.min(i + CHUNK - 1, #records)))
 end

@@ -1,8 +1,10 @@
--- cancel.lua: undoes a confirmation (a refund) and frees the customer's cap.
+-- cancel.lua: undoes a confirmation (a refund), frees the customer's cap and offers what comes back to who
+-- waits.
 --
--- Joins: shard, event, record, units
+-- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
---       EVENTS (write), RECORD (read, write)
+--       EVENTS (write), RECORD (read, write), WAITLIST (read, write), LINE (read, write),
+--       OFFERS (write)
 -- ARGV: 5 id       reservation
 --       6 restock  1: the units can be sold again; 0: they leave on_hand
 --       7 actor    who cancels, for the ledger
@@ -11,7 +13,7 @@
 --   CANCELLED NOT_CONFIRMED UNKNOWN_RESERVATION
 --   REPLAY               it was cancelled before
 --   and without record: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups')
 if not shard then
   return closed
 end
@@ -37,7 +39,8 @@ if not restock then
     level.on_hand = level.on_hand - line.qty
   end
 end
-save_units()
 save_record(shard, id, record)
+offer_lines(shard, lines)
+save_units()
 save_head(shard)
 return answer(shard, 'CANCELLED', record)

@@ -3,9 +3,12 @@ package lua
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"flashgate/sale"
 )
@@ -21,6 +24,8 @@ const (
 	RowRecord     RowKind = "record"
 	RowDeadline   RowKind = "deadline"
 	RowAdjustment RowKind = "adjustment"
+	RowWaitlist   RowKind = "waitlist"
+	RowWaiter     RowKind = "waiter"
 )
 
 // Row names one value of a shard's data.
@@ -84,12 +89,12 @@ func (s *Shard) Cut(ctx context.Context, epoch int64, rows []Row) (Cut, error) {
 	for i, r := range rows {
 		v := RowValue{Row: r, Value: text(f[cutFields+2*i])}
 		v.LeftMs, _ = strconv.ParseInt(text(f[cutFields+2*i+1]), 10, 64)
-		if r.Kind == RowDeadline && v.Value != "" {
-			ms, err := strconv.ParseFloat(v.Value, 64)
+		if (r.Kind == RowDeadline || r.Kind == RowWaiter) && v.Value != "" {
+			score, err := strconv.ParseFloat(v.Value, 64)
 			if err != nil {
 				return c, fmt.Errorf("cut: %w: %w", ErrScript, err)
 			}
-			v.Value = strconv.FormatFloat(ms, 'f', -1, 64)
+			v.Value = strconv.FormatFloat(score, 'f', -1, 64)
 		}
 		c.Rows[i] = v
 	}
@@ -115,6 +120,7 @@ func (s *Shard) Names(ctx context.Context, epoch int64, f func([]Row) error) err
 		{in + "stock", RowStock, false},
 		{in + "customers", RowCustomer, false},
 		{in + "deadlines", RowDeadline, true},
+		{in + "waitlist", RowWaitlist, false},
 	} {
 		err := eachPage(func(cursor uint64) ([]string, uint64, error) {
 			if hash.sorted {
@@ -134,19 +140,40 @@ func (s *Shard) Names(ctx context.Context, epoch int64, f func([]Row) error) err
 	}
 	return eachPage(func(cursor uint64) ([]string, uint64, error) {
 		// Nothing in a sale's id, nor the braces of the tag, is a pattern to SCAN.
-		return node.Scan(ctx, cursor, in+"[ra]:*", scanCount).Result()
+		return node.Scan(ctx, cursor, in+"[raw]:*", scanCount).Result()
 	}, func(keys []string) error {
-		rows := make([]Row, len(keys))
-		for i, key := range keys {
-			kind, name, _ := strings.Cut(strings.TrimPrefix(key, in), ":")
-			rows[i] = Row{RowRecord, name}
-			if kind == "a" {
-				rows[i].Kind = RowAdjustment
+		rows := make([]Row, 0, len(keys))
+		for _, key := range keys {
+			switch kind, name, _ := strings.Cut(strings.TrimPrefix(key, in), ":"); kind {
+			case "r":
+				rows = append(rows, Row{RowRecord, name})
+			case "a":
+				rows = append(rows, Row{RowAdjustment, name})
+			case "w":
+				if err := eachWaiter(ctx, node, key, name, f); err != nil {
+					return err
+				}
 			}
 		}
 		return f(rows)
 	})
 }
+
+// eachWaiter calls f with the names of all who are in the line of a SKU.
+func eachWaiter(ctx context.Context, node redis.Cmdable, key, sku string, f func([]Row) error) error {
+	return eachPage(func(cursor uint64) ([]string, uint64, error) {
+		return node.ZScan(ctx, key, cursor, "", scanCount).Result()
+	}, func(pairs []string) error {
+		rows := make([]Row, 0, len(pairs)/2)
+		for i := 0; i+1 < len(pairs); i += 2 {
+			rows = append(rows, WaiterRow(sku, pairs[i]))
+		}
+		return f(rows)
+	})
+}
+
+// WaiterRow is the row of a reservation in the line of a SKU.
+func WaiterRow(sku, id string) Row { return Row{RowWaiter, sku + "/" + id} }
 
 // eachPage walks a scan to its end.
 func eachPage(scan func(cursor uint64) ([]string, uint64, error), f func([]string) error) error {
@@ -172,7 +199,7 @@ func eachPage(scan func(cursor uint64) ([]string, uint64, error), f func([]strin
 // SettingRows are the settings of the sale.
 func SettingRows(b *sale.Books) []Row {
 	var rows []Row
-	pairs := settings(b.Version, b.Lifecycle, b.Config)
+	pairs := settingsOf(b)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		rows = append(rows, Row{RowSetting, fmt.Sprint(pairs[i])})
 	}
@@ -184,7 +211,7 @@ func SettingRows(b *sale.Books) []Row {
 func (r Row) Want(b *sale.Books) string {
 	switch r.Kind {
 	case RowSetting:
-		pairs := settings(b.Version, b.Lifecycle, b.Config)
+		pairs := settingsOf(b)
 		for i := 0; i+1 < len(pairs); i += 2 {
 			if pairs[i] == r.Name {
 				return fmt.Sprint(pairs[i+1])
@@ -216,6 +243,16 @@ func (r Row) Want(b *sale.Books) string {
 	case RowAdjustment:
 		if v := b.Adjustments[r.Name]; v != nil {
 			return v.Pack()
+		}
+	case RowWaitlist:
+		if line := b.Lines[r.Name]; line != nil {
+			return packLine(line)
+		}
+	case RowWaiter:
+		sku, id, _ := strings.Cut(r.Name, "/")
+		if v := b.Reservations[id]; v != nil && v.State == sale.StateWaiting &&
+			slices.ContainsFunc(v.Lines, func(l sale.Line) bool { return l.SKU == sku }) {
+			return strconv.FormatInt(v.Seq, 10)
 		}
 	}
 	return ""

@@ -4,7 +4,7 @@
 --
 -- Joins: shard
 -- KEYS: SALE (read), STOCK (read), CUSTOMERS (read), DEADLINES (read), RECORD (read),
---       ADJUSTMENT (read); of the epoch that is asked for
+--       ADJUSTMENT (read), WAITLIST (read), LINE (read); of the epoch that is asked for
 -- ARGV: 5 and on  kind and name in turn
 --         setting     field of SALE
 --         stock       SKU
@@ -12,6 +12,8 @@
 --         record      reservation id
 --         deadline    reservation id
 --         adjustment  adjustment id
+--         waitlist    SKU
+--         waiter      <SKU>/<reservation id>
 -- Replies: DONE, then mark, last_ms, door, building, then two fields a row: the value ('' without),
 --   and for record and adjustment the ms to live: -1 for ever, -2 without
 --   and without: MISSING
@@ -36,6 +38,11 @@ for i = FIRST, #ARGV, 2 do
     value = redis.call('HGET', CUSTOMERS, name)
   elseif kind == 'deadline' then
     value = redis.call('ZSCORE', DEADLINES, name)
+  elseif kind == 'waitlist' then
+    value = redis.call('HGET', WAITLIST, name)
+  elseif kind == 'waiter' then
+    local sku, id = string.match(name, '^([^/]*)/(.*)$')
+    value = sku and redis.call('ZSCORE', LINE .. sku, id)
   else
     local key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
     value = redis.call('GET', key)

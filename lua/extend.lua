@@ -13,6 +13,7 @@
 --   EXTENSION_GAP        not the number after the last
 --   NOT_OPEN PAUSED ENDED
 --   UNKNOWN_RESERVATION  there is none, or it is another customer's; without record
+--   WAITING              it waits, and holds nothing yet
 --   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
 local shard, closed = open_shard()

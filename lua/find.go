@@ -9,6 +9,9 @@ import (
 
 var findScript = load("find")
 
+// findFields are those of an id in the reply of find.lua.
+const findFields = 3
+
 // Find reads the records of 1 to MaxBatch reservations, in order: FOUND or UNKNOWN_RESERVATION
 // each. A hold past its deadline is shown as expired, swept or not.
 func (s *Shard) Find(ctx context.Context, ids ...string) ([]Answer, error) {
@@ -23,9 +26,14 @@ func (s *Shard) Find(ctx context.Context, ids ...string) ([]Answer, error) {
 		if h.Outcome != sale.Done {
 			continue
 		}
-		a.Outcome = sale.Outcome(at(rest, 2*i))
-		if err := a.read(id, at(rest, 2*i+1)); err != nil {
+		a.Outcome = sale.Outcome(at(rest, findFields*i))
+		if err := a.read(id, at(rest, findFields*i+1)); err != nil {
 			return nil, fmt.Errorf("find: %w: %w", ErrScript, err)
+		}
+		if chances := at(rest, findFields*i+2); chances != "" {
+			if _, err := fmt.Sscanf(chances, "%d,%d", &a.Ahead, &a.MayReturn); err != nil {
+				return nil, fmt.Errorf("find: %w: %w", ErrScript, err)
+			}
 		}
 		if r := &a.Reservation; r.State == sale.StateHeld && h.NowMs >= r.DeadlineMs {
 			r.State, r.ResolvedAtMs = sale.StateExpired, r.DeadlineMs
@@ -43,7 +51,7 @@ func (s *Shard) Known(ctx context.Context, ids ...string) ([]bool, Head, error) 
 	}
 	known := make([]bool, len(ids))
 	for i := range known {
-		known[i] = sale.Outcome(at(rest, 2*i)) == sale.Found
+		known[i] = sale.Outcome(at(rest, findFields*i)) == sale.Found
 	}
 	return known, h, nil
 }

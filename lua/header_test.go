@@ -17,7 +17,10 @@ import (
 )
 
 var (
-	keyNames  = []string{"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORD", "ADJUSTMENT", "LIMITS", "ONCE", "ROOM"}
+	keyNames = []string{
+		"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORD", "ADJUSTMENT", "LIMITS", "ONCE", "ROOM",
+		"WAITLIST", "LINE", "OFFERS",
+	}
 	word      = regexp.MustCompile(`\b[A-Z][A-Z_]+\b`)
 	quoted    = regexp.MustCompile(`'([A-Z][A-Z_]+)'`)
 	argument  = regexp.MustCompile(`ARGV\[(\d+)\]`)

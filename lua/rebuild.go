@@ -100,6 +100,12 @@ func (w *sliceWriter) all(b *sale.Books, recordMs, nowMs int64) {
 			w.row("deadline", id, "", strconv.FormatInt(r.DeadlineMs, 10))
 		}
 	}
+	for sku, line := range b.Lines {
+		w.row("waitlist", sku, packLine(line), "")
+		for _, r := range line.Waiting {
+			w.row("waiter", WaiterRow(sku, r.ID).Name, "", strconv.FormatInt(r.Seq, 10))
+		}
+	}
 	for id, a := range b.Adjustments {
 		if ms := a.AtMs + recordMs - nowMs; ms > 0 {
 			w.row("adjustment", id, a.Pack(), strconv.FormatInt(ms, 10))
@@ -133,6 +139,11 @@ func packCounts(counts map[string]int64) string {
 	return string(b)
 }
 
+// packLine writes the packed line of shared/waitlist.lua.
+func packLine(l *sale.WaitingLine) string {
+	return strconv.Itoa(len(l.Waiting)) + "," + strconv.FormatInt(l.Units, 10) + "," + strconv.FormatInt(l.Skips, 10)
+}
+
 // Build writes slice number k, from 1, of a rebuild into an epoch: DONE or SUPERSEDED.
 func (s *Shard) Build(ctx context.Context, epoch int64, token string, k int, part Slice) (sale.Outcome, error) {
 	h, _, err := s.callIn(ctx, buildScript, newEra(s.Sale, s.Number, epoch),
@@ -145,7 +156,7 @@ func (s *Shard) Build(ctx context.Context, epoch int64, token string, k int, par
 func (s *Shard) Flip(
 	ctx context.Context, b *sale.Books, token string, slices int, notAfterMs int64,
 ) (sale.Outcome, error) {
-	args := append([]any{token, slices, notAfterMs, b.Seq, b.Mark}, settings(b.Version, b.Lifecycle, b.Config)...)
+	args := append([]any{token, slices, notAfterMs, b.Seq, b.Mark}, settingsOf(b)...)
 	h, _, err := s.callIn(ctx, flipScript, newEra(s.Sale, s.Number, b.Epoch), args)
 	return h.Outcome, err
 }

@@ -25,9 +25,13 @@ func TestFullMemory(t *testing.T) {
 	c.Limits = &sale.Limits{
 		IP: one, Reads: &sale.Rules{Customer: one}, Settle: &sale.Rules{Customer: one},
 	}
+	c.Items[1].Stock[0].OnHand = 7
+	c.Queue = &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true, Max: 10, OfferSeconds: 60}}
 	e := luatest.NewEnv(t, rdb, c)
 	confirm, release := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=2")
 	e.MustHold("c-1", "BAG/=4") // left to expire
+	e.MustWait("wait-0001", "c-2", "BAG/=2", 0)
+	e.MustWait("wait-0002", "c-3", "BAG/=5", 1)
 	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory-policy", "noeviction").Err())
 	require.NoError(t, rdb.ConfigSet(e.Ctx, "maxmemory", "1").Err())
 	before := e.Levels()
@@ -35,6 +39,8 @@ func TestFullMemory(t *testing.T) {
 	_, err := e.Shard.Reserve(e.Ctx, []lua.ReserveRequest{e.Request("no-memory-1", "c-2", "BAG/=1")})
 	require.ErrorIs(t, err, lua.ErrRefused)
 	require.Equal(t, before, e.Levels())
+	_, err = e.Shard.Reserve(e.Ctx, []lua.ReserveRequest{e.Request("no-memory-3", "c-2", "BAG/=7")})
+	require.ErrorIs(t, err, lua.ErrRefused)
 	// An attempt that cannot be counted is refused, but for one that gives units back or pays for them.
 	judged := e.Request("no-memory-2", "c-2", "NONE/=1")
 	judged.IP = "i-1"
@@ -56,6 +62,7 @@ func TestFullMemory(t *testing.T) {
 	a, err = e.Shard.Release(e.Ctx, release, nil, "test", "")
 	require.NoError(t, err)
 	require.Equal(t, sale.Released, a.Outcome)
+	e.MustBe("wait-0001", "held")
 	a, err = e.Shard.Cancel(e.Ctx, confirm, true, "refund", "test")
 	require.NoError(t, err)
 	require.Equal(t, sale.Cancelled, a.Outcome)
@@ -65,6 +72,7 @@ func TestFullMemory(t *testing.T) {
 	x, err := e.Shard.Expire(e.Ctx, 10)
 	require.NoError(t, err)
 	require.Equal(t, 1, x.Expired)
+	e.MustBe("wait-0002", "held")
 	look, err := e.Shard.Look(e.Ctx, 1, 0, 100)
 	require.NoError(t, err)
 	outcome, err := e.Shard.Trim(e.Ctx, 1, look.Seq, look.Mark, 0)
@@ -73,7 +81,7 @@ func TestFullMemory(t *testing.T) {
 	closed, err := e.Shard.Close(e.Ctx, "token-a", "test")
 	require.NoError(t, err)
 	require.True(t, closed.Found)
-	require.Equal(t, sale.Level{OnHand: 100}, levelOfClosed(t, e))
+	require.Equal(t, sale.Level{OnHand: 7, Held: 7}, levelOfClosed(t, e))
 }
 
 // levelOfClosed reads BAG's level where Availability answers RECOVERING.

@@ -1,21 +1,24 @@
--- release.lua: gives a hold back, all of it or all but what is kept.
+-- release.lua: gives a hold back, all of it or all but what is kept, and offers it to who waits. Who
+-- waits leaves the line.
 --
--- Joins: shard, event, record, units
+-- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
---       EVENTS (write), RECORD (read, write)
+--       EVENTS (write), RECORD (read, write), WAITLIST (read, write), LINE (read, write),
+--       OFFERS (write)
 -- ARGV: 5 id     reservation
 --       6 keep   packed lines that stay held; '' gives everything back
 --       7 actor  who releases, for the ledger
 --       8 owner  customer whose reservation it must be; '' is anyone's
 -- Replies, each with the record ('' when there is none):
---   RELEASED             all given back
+--   RELEASED             all given back, or the line was left
 --   REDUCED              all but keep given back
 --   REPLAY               it was released before, or holds just what keep says
 --   KEEP_INVALID         keep names more than is held
+--   WAITING              it holds nothing that could be kept
 --   UNKNOWN_RESERVATION  there is none, or it is another customer's; without record
 --   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups')
 if not shard then
   return closed
 end
@@ -28,6 +31,14 @@ end
 local finished = finished_outcome(record, shard.now)
 if finished == 'ALREADY_RELEASED' and keep == '' then
   return answer(shard, 'REPLAY', record)
+elseif finished == 'WAITING' and keep == '' then
+  local lines = asked_lines(record.lines)
+  pass_full_memory()
+  leave_line(shard, id, record, lines, actor, 'left')
+  offer_lines(shard, lines)
+  save_units()
+  save_head(shard)
+  return answer(shard, 'RELEASED', record)
 elseif finished then
   return answer(shard, finished, record)
 end
@@ -73,7 +84,8 @@ else
   record.state, record.resolved_at = 'released', shard.now_text
 end
 move_units(back, record.customer, -1, 0)
-save_units()
 save_record(shard, id, record)
+offer_lines(shard, back)
+save_units()
 save_head(shard)
 return answer(shard, #left > 0 and 'REDUCED' or 'RELEASED', record)

@@ -51,6 +51,9 @@ type Answer struct {
 	Limits LimitState
 	// OpensAtMs of NOT_OPEN.
 	OpensAtMs int64
+	// Ahead of one that waits is how many are before it in the longest of its lines, and MayReturn, which
+	// Find alone tells, the units that are free or may come back of its SKU with fewest.
+	Ahead, MayReturn int64
 	// Place of UNKNOWN_SKU and UNKNOWN_LOCATION.
 	Place sale.Place
 	// Head of the reply: NowMs, and for refusals the next deadline.
@@ -122,6 +125,14 @@ func (a *Answer) read(id, detail string) (err error) {
 		return a.readLimit(detail)
 	case sale.Insufficient:
 		return a.readShortages(detail)
+	case sale.Waitlisted, sale.Waiting:
+		// Of reserve it begins with a number; other verbs answer WAITING with the record alone.
+		if ahead, record, _ := strings.Cut(detail, "\n"); ahead != string(sale.StateWaiting) {
+			if a.Ahead, err = strconv.ParseInt(ahead, 10, 64); err != nil {
+				return fmt.Errorf("place in line: %w", err)
+			}
+			detail = record
+		}
 	case "":
 		return fmt.Errorf("no outcome for %s", id)
 	}

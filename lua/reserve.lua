@@ -1,14 +1,16 @@
 -- reserve.lua: takes units for 1..N requests and answers each in order.
 --
 -- A known id, then the sale's state and window, undrained events, rate limits, admission, caps, stock:
--- in this order. What is replayed or refused takes nothing, but a limit counts attempts: each that
--- passed the limits spends, whatever it is told then, except AGAIN, which is asked again. Requests see
--- what those before them in the batch did. Everything is decided in tables first; the first write is an
--- XADD, so that a full memory refuses the whole batch before anything changed.
+-- in this order. Where the sale has a waitlist, what others hold is waited for, and so is what others
+-- wait for. What is replayed or refused takes nothing, but a limit counts attempts: each that passed the
+-- limits spends, whatever it is told then, except AGAIN, which is asked again. Requests see what those
+-- before them in the batch did. Everything is decided in tables first; the first write is an XADD, so that
+-- a full memory refuses the whole batch before anything changed.
 --
--- Joins: shard, event, record, units, limits, admission
+-- Joins: shard, event, record, units, caps, allocation, waitlist, limits, admission
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), LIMITS (read, write), ROOM (read, write)
+--       EVENTS (write), RECORD (read, write), LIMITS (read, write), ROOM (read, write),
+--       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
 --       then 6 values a request:
 --         id           reservation id
@@ -21,7 +23,9 @@
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
---   ID_REUSED PAUSED ENDED AGAIN OVERLOADED                  ''
+--   WAITLISTED           it waits from now on: how many are before it, and the record
+--   WAITING              it waits since before: likewise
+--   ID_REUSED PAUSED ENDED AGAIN OVERLOADED LINE_FULL        ''
 --   NOT_ADMITTED BAD_ADMISSION                               ''
 --   NOT_OPEN                                                 opening time in ms
 --   UNKNOWN_SKU UNKNOWN_LOCATION                             sku/location
@@ -30,33 +34,14 @@
 --            group, which has its name in place of sku
 --   STOCK    sku/location=requested:available;... of every line that is short
 --   and without requests: MISSING RECOVERING
-local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups', 'room')
+local shard, closed = open_shard('limits', 'limits_ms', 'limits_at', 'tiers', 'groups', 'room',
+  'waitlist', 'waiting')
 if not shard then
   return closed
 end
 
 local FIRST, STRIDE = 6, 6
 local stream_max = tonumber(ARGV[5])
-
--- What is asked for, parsed once for all requests of the batch that ask for the same.
-local parsed = {}
-local function asked_lines(packed)
-  local lines = parsed[packed]
-  if not lines then
-    lines = parse_lines(packed)
-    lines.total, lines.named = 0, true
-    for i, line in ipairs(lines) do
-      -- Lines of one SKU follow each other: the last one knows the sum.
-      local before = lines[i - 1]
-      line.of_sku = line.qty + (before and before.sku == line.sku and before.of_sku or 0)
-      line.last_of_sku = not lines[i + 1] or lines[i + 1].sku ~= line.sku
-      lines.total = lines.total + line.qty
-      lines.named = lines.named and line.location ~= ''
-    end
-    parsed[packed] = lines
-  end
-  return lines
-end
 
 -- Who asks beside the customer: ip, device, and tier with what follows.
 local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
@@ -65,21 +50,6 @@ local function asks_from(from)
     return '', '', ''
   end
   return string.match(from, FROM_FORM)
-end
-
--- The caps of a tier, parsed once a batch; nil when the sale does not have it. What could be more than
--- a name is none.
-local tiers = {}
-local function caps_of(tier)
-  if tiers[tier] == nil then
-    local _, to = string.find(shard.tiers, ';' .. tier .. '=', 1, true)
-    tiers[tier] = false
-    if to and not string.find(tier, '[;=]') then
-      local customer, order = string.match(shard.tiers, '^(%d+),(%d+);', to + 1)
-      tiers[tier] = {customer = tonumber(customer), order = tonumber(order)}
-    end
-  end
-  return tiers[tier] or nil
 end
 
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
@@ -113,11 +83,15 @@ for n = 1, #ids do
       end
       first_field[n] = #fields
       add_fields(rules, fields, customer, ip, device)
-      tier_of[n] = tier ~= '' and caps_of(tier)
+      tier_of[n] = tier ~= '' and caps_of(shard, tier)
     end
   end
 end
 read_ahead(skus, names)
+read_groups(shard, #skus)
+if waiting_in(shard) > 0 and shard.waitlist ~= '' then
+  read_queues(skus)
+end
 if shard.room ~= '' then
   read_admissions()
 end
@@ -136,91 +110,7 @@ local function refuse(outcome, detail)
   return outcome, detail
 end
 
-local function cap_detail(scope, sku, cap, in_use, requested)
-  return table.concat({scope, sku, whole(cap), whole(in_use), whole(requested)}, '\n')
-end
-
--- The groups of the sale: name, cap, and members as text that begins and ends with a comma, so that a
--- name is never found in another's tail.
-local groups = {}
-for name, cap, members in string.gmatch(shard.groups, '([^=;]+)=(%d+):([^;]*);') do
-  groups[#groups + 1] = {name = name, cap = tonumber(cap), members = members}
-end
-
--- More SKUs than this in one batch, and taking all groups apart is cheaper than searching each time.
-local SEARCHES = 32
-local groups_by_sku, taken_apart = {}, #skus > SEARCHES
-if taken_apart then
-  for _, group in ipairs(groups) do
-    for sku in string.gmatch(group.members, '[^,]+') do
-      local of = groups_by_sku[sku] or {}
-      of[#of + 1], groups_by_sku[sku] = group, of
-    end
-  end
-end
-
-local NONE = {}
-local function groups_of(sku)
-  local of = groups_by_sku[sku]
-  if not of then
-    of = NONE
-    for i = 1, taken_apart and 0 or #groups do
-      if string.find(groups[i].members, ',' .. sku .. ',', 1, true) then
-        of = of == NONE and {} or of
-        of[#of + 1] = groups[i]
-      end
-    end
-    groups_by_sku[sku] = of
-  end
-  return of
-end
-
--- The groups that some lines are in, each with the units asked for, in the order of the lines.
-local function groups_asked(lines)
-  local asked, place = {}, {}
-  for i = 1, #lines do
-    local line = lines[i]
-    for _, group in ipairs(groups_of(line.sku)) do
-      local one = place[group]
-      if not one then
-        one = {group = group, qty = 0}
-        place[group], asked[#asked + 1] = one, one
-      end
-      one.qty = one.qty + line.qty
-    end
-  end
-  return asked
-end
-
-local function in_use_of(group, counts)
-  local in_use = 0
-  for sku, units in pairs(counts) do
-    if sku ~= TOTAL and sku ~= CHANGED then
-      for _, one in ipairs(groups_of(sku)) do
-        if one == group then
-          in_use = in_use + units
-        end
-      end
-    end
-  end
-  return in_use
-end
-
-local function judge_groups(counts, lines)
-  lines.groups = lines.groups or groups_asked(lines)
-  for _, asked in ipairs(lines.groups) do
-    local group, in_use = asked.group, in_use_of(asked.group, counts)
-    if in_use + asked.qty > group.cap then
-      return refuse('CAP', cap_detail('group', group.name, group.cap, in_use, asked.qty))
-    end
-  end
-end
-
-local function tier_cap(cap, of_tier)
-  return of_tier and of_tier > 0 and of_tier or cap
-end
-
-local function judge_caps(customer, lines, tier)
+local function judge_places(lines)
   for i = 1, #lines do
     local line = lines[i]
     local item = stock[line.sku]
@@ -230,101 +120,22 @@ local function judge_caps(customer, lines, tier)
       return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
     end
   end
-  local counts, total = customers[customer], lines.total
-  local cap = tier_cap(shard.cap_order, tier and tier.order)
-  if cap > 0 and total > cap then
-    return 'CAP', cap_detail('order', '', cap, 0, total)
-  end
-  cap = tier_cap(shard.cap_customer, tier and tier.customer)
-  if cap > 0 and counts[TOTAL] + total > cap then
-    return refuse('CAP', cap_detail('sale', '', cap, counts[TOTAL], total))
-  end
-  if groups[1] then
-    local refused, detail = judge_groups(counts, lines)
-    if refused then
-      return refused, detail
-    end
-  end
-  for i = 1, #lines do
-    local line = lines[i]
-    local in_use = counts[line.sku] or 0
-    cap = stock[line.sku].cap
-    if cap > 0 and line.last_of_sku and in_use + line.of_sku > cap then
-      return refuse('CAP', cap_detail('sku', line.sku, cap, in_use, line.of_sku))
-    end
-  end
 end
 
--- What is free at a location after the lines before it in this request.
-local function free_at(line, location, picked)
-  local free = available(stock[line.sku].at[location])
-  for i = 1, #picked do
-    if picked[i].sku == line.sku and picked[i].location == location then
-      free = free - picked[i].qty
-    end
-  end
-  return free
-end
-
--- Picks the location of a line that names none: the first, or the fullest, that has enough. When
--- none has, the fullest, so that the refusal says how much a smaller request could get.
-local function pick_location(line, picked)
-  local best, most
-  for _, location in ipairs(stock[line.sku].order) do
-    local free = free_at(line, location, picked)
-    if shard.allocation == 'priority' and free >= line.qty then
-      return location
-    end
-    if not best or free > most then
-      best, most = location, free
-    end
-  end
-  return best
-end
-
--- A line that named no location, with the one that was picked; where another line named that one,
--- the two become one, so that a reservation has one line for a place.
-local function add_picked(picked, line, location)
-  for i = 1, #picked do
-    local other = picked[i]
-    if other.sku == line.sku and other.location == location then
-      picked[i] = {sku = other.sku, location = location, qty = other.qty + line.qty}
-      return
-    end
-  end
-  picked[#picked + 1] = {sku = line.sku, location = location, qty = line.qty}
-end
-
--- Gives every line its location. Returns the lines, or nil with the outcome and its detail.
-local function judge_stock(lines)
-  local picked, short = {}, nil
-  for i = 1, #lines do
-    local line = lines[i]
-    local location = line.location ~= '' and line.location or pick_location(line, picked)
-    local free = free_at(line, location, picked)
-    if free < line.qty then
-      short = (short and short .. ';' or '') .. line.sku .. '/' .. line.location .. '='
-        .. whole(line.qty) .. ':' .. whole(math.max(free, 0))
-    end
-    if line.location ~= '' then
-      picked[#picked + 1] = line
-    else
-      add_picked(picked, line, location)
-    end
-  end
-  if short then
-    return nil, refuse('STOCK', short)
-  end
-  return picked
-end
+-- How many were before those who were put in line by this call.
+local fresh_ahead = {}
 
 -- The id was used before: in Redis, or further up in this batch.
-local function judge_known(packed, customer, fingerprint)
+local function judge_known(id, packed, customer, fingerprint)
   local record = parse_record(packed)
   if record.fingerprint ~= fingerprint or record.customer ~= customer then
     return 'ID_REUSED', ''
   end
   local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
+  if outcome == 'WAITING' then
+    local ahead = fresh_ahead[id] or ahead_of(id, asked_lines(record.lines))
+    return outcome, whole(ahead) .. '\n' .. packed
+  end
   return outcome or 'REPLAY', packed
 end
 
@@ -341,12 +152,62 @@ local function hold(n, id, customer, fingerprint, lines, actor)
   local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n'
     .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
+  i = #scores
   scores[i + 1], scores[i + 2] = deadline, id
   fresh[id] = record
   return 'HELD', record
 end
 
--- Caps, stock, and the hold.
+-- Enough is left where the lines were picked for all who wait for these SKUs.
+local function leaves_enough(picked)
+  for i = 1, waiting_in(shard) > 0 and #picked or 0 do
+    local line = picked[i]
+    local queue = queue_of(line.sku)
+    if queue.waiting > 0 and available(stock[line.sku].at[line.location]) - line.qty < queue.units then
+      return false
+    end
+  end
+  return true
+end
+
+-- Puts a request behind those who wait for its SKUs. Who is put behind nobody is asked again first when a
+-- hold is over: its units may be enough.
+local function wait(n, at, lines)
+  local ahead = 0
+  for i = 1, waiting_in(shard) > 0 and #lines or 0 do
+    ahead = math.max(ahead, queue_of(lines[i].sku).waiting)
+  end
+  if ahead == 0 then
+    local outcome = refuse('WAITLISTED', '')
+    if outcome == 'AGAIN' then
+      return outcome, ''
+    end
+  end
+  if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
+    return 'LINE_FULL', ''
+  end
+  local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local _, _, tier = asks_from(ARGV[at + 5])
+  tier = string.match(string.match(tier, '^[^\n]*'), '^[%w._-]+$') or ''
+  local i = #entries
+  entries[i + 1], entries[i + 2] = next_event(shard, 'waitlisted', id, customer, packed, ARGV[at + 4], tier,
+    '{"fp":"' .. fingerprint .. '"}')
+  local record = 'waiting\n' .. customer .. '\n' .. fingerprint .. '\n' .. packed .. '\n'
+    .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
+  set[i + 1], set[i + 2] = ids[n], record
+  fresh[id], fresh_ahead[id] = record, ahead
+  use_admission(n)
+  count_waiter(shard, lines, 1)
+  for k = 1, #lines do
+    if lines[k].last_of_sku then
+      local list = queue_of(lines[k].sku).joined
+      list[#list + 1], list[#list + 2] = shard.seq_text, id
+    end
+  end
+  return 'WAITLISTED', whole(ahead) .. '\n' .. record
+end
+
+-- Caps, stock, and the hold, or a place in the line.
 local function take(n, at)
   local customer, packed = ARGV[at + 1], ARGV[at + 3]
   local unadmitted = shard.room ~= '' and judge_admission(shard, n)
@@ -354,14 +215,24 @@ local function take(n, at)
     return unadmitted, ''
   end
   local lines = asked_lines(packed)
-  local refused, detail = judge_caps(customer, lines, tier_of[n])
+  local refused, detail = judge_places(lines)
   if refused then
     return refused, detail
   end
-  local picked
-  picked, refused, detail = judge_stock(lines)
-  if not picked then
-    return refused, detail
+  local for_ever
+  refused, detail, for_ever = judge_caps(shard, customer, lines, tier_of[n])
+  if refused then
+    if for_ever then
+      return refused, detail
+    end
+    return refuse(refused, detail)
+  end
+  local picked, short = judge_stock(shard, lines, available)
+  local passes = picked and (shard.waitlist == '' or leaves_enough(picked))
+  if not passes and shard.waitlist ~= '' and judge_stock(shard, lines, returnable) then
+    return wait(n, at, lines)
+  elseif not picked then
+    return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
   use_admission(n)
@@ -371,7 +242,7 @@ end
 local function judge(n, at)
   local known = records[n] or fresh[ARGV[at]]
   if known then
-    return judge_known(known, ARGV[at + 1], ARGV[at + 2])
+    return judge_known(ARGV[at], known, ARGV[at + 1], ARGV[at + 2])
   end
   local outcome = closed_outcome(shard)
   if outcome then
@@ -393,6 +264,20 @@ local function judge(n, at)
   return outcome, detail, settle_limits(shard, rules, fields, first_field[n], true)
 end
 
+-- Who joined a line while units are free, because those before want more, may be offered them by the next
+-- sweep.
+local function note_offers()
+  for sku, queue in pairs(shard.waiting_changed and queues or {}) do
+    local free = 0
+    for _, level in pairs(#queue.joined > 0 and stock[sku].at or {}) do
+      free = math.max(free, available(level))
+    end
+    if free > 0 then
+      redis.call('ZADD', OFFERS, shard.now_text, sku)
+    end
+  end
+end
+
 local answers = {}
 for n = 1, #ids do
   local i = 3 * n
@@ -405,8 +290,12 @@ if #entries > 0 then
     redis.call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
   end
   redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
-  redis.call('ZADD', DEADLINES, unpack(scores))
+  if #scores > 0 then
+    redis.call('ZADD', DEADLINES, unpack(scores))
+  end
   save_units()
+  save_queues(shard)
+  note_offers()
   save_admissions(shard)
   save_head(shard)
 end

@@ -35,8 +35,8 @@ type Ticket struct {
 	Customer string
 	// Reservation is the id that a ticket of the waitlist waits for; else "".
 	Reservation string
-	// Origin is random and made with what the ticket is a place in: the id of the room, or the mark of the
-	// event that put the request on the waitlist. A sale that was recreated under its old name has others.
+	// Origin tells what the ticket is a place in from others of the same name: the id of the room, which is random
+	// and made with it, or the fingerprint of the request that waits.
 	Origin string
 	// Number is the place in the order of the line, from 1; 0 where a draw decides, or nothing is known.
 	Number int64

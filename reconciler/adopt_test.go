@@ -54,13 +54,17 @@ func newGap(t *testing.T, seed uint64) (r *rig, sold, held string) {
 }
 
 // shape is what of a key has to survive an adoption: not the positions of events that are lost, nor the
-// level that an adjustment left at its time, and of a deadline that it is there.
+// level that an adjustment left at its time; of a deadline that it is there, of a line its order.
 func shape(t testing.TB, keys map[string]string) map[string]string {
 	shapes := map[string]string{}
 	for name, value := range keys {
 		kind, id, _ := strings.Cut(name, ":")
 		packed, _, _ := strings.Cut(value, " expires ")
 		switch {
+		case strings.HasPrefix(name, "w:"):
+			value = strconv.Itoa(rankIn(keys, name))
+		case strings.HasPrefix(name, "waitlist "):
+			value = value[:strings.LastIndex(value, ",")] // How often somebody was passed over is forgotten.
 		case kind == "a" && strings.HasPrefix(id, "adopt-"):
 			continue // What no adjustment that Redis knew accounts for.
 		case strings.HasPrefix(name, "deadlines "):
@@ -83,6 +87,18 @@ func shape(t testing.TB, keys map[string]string) map[string]string {
 		shapes[name] = value
 	}
 	return shapes
+}
+
+// rankIn is how many in the same line are before one.
+func rankIn(keys map[string]string, name string) (n int) {
+	line, _, _ := strings.Cut(name, " ")
+	mine, _ := strconv.Atoi(keys[name])
+	for other, value := range keys {
+		if seq, _ := strconv.Atoi(value); strings.HasPrefix(other, line+" ") && seq < mine {
+			n++
+		}
+	}
+	return n
 }
 
 // TestAdoptRedis guards the way out of a gap that keeps what customers were told: after it the ledger has

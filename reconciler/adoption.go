@@ -120,6 +120,9 @@ func (a *adoption) settleKnown() error {
 
 func (a *adoption) settleOne(known, found *sale.Reservation) error {
 	gone := !same(known, found)
+	if known.State == sale.StateWaiting {
+		return a.settleWaiting(known, found)
+	}
 	if known.State == sale.StateConfirmed {
 		if gone || found.State == sale.StateCancelled {
 			return a.cancel(known, a.state.nowMs)
@@ -141,6 +144,29 @@ func (a *adoption) settleOne(known, found *sale.Reservation) error {
 		return a.on(known, sale.EventReleased, a.state.nowMs, "", known.Lines, "")
 	}
 	return a.resolve(known, found)
+}
+
+// settleWaiting ends a wait that is over in Redis. Who was offered units is made anew, as a hold.
+func (a *adoption) settleWaiting(known, found *sale.Reservation) error {
+	atMs, reason := a.state.nowMs, reasonAdopt
+	if same(known, found) {
+		if found.State == sale.StateWaiting {
+			return nil
+		}
+		atMs, reason = found.ResolvedAtMs, sale.LeftByCustomer
+	}
+	return a.on(known, sale.EventLeft, atMs, "", nil, dataText(sale.LeftData{Reason: reason}))
+}
+
+// wait puts one in line whom the ledger does not know, and takes out again who left.
+func (a *adoption) wait(found *sale.Reservation) error {
+	err := a.on(found, sale.EventWaitlisted, found.HeldAtMs, found.OrderID, found.Lines,
+		dataText(sale.WaitlistedData{Fingerprint: found.Fingerprint}))
+	if err != nil || found.State == sale.StateWaiting {
+		return err
+	}
+	return a.on(found, sale.EventLeft, found.ResolvedAtMs, "", nil,
+		dataText(sale.LeftData{Reason: sale.LeftByCustomer}))
 }
 
 // resolve brings a held reservation to the state in which Redis has it.
@@ -191,7 +217,7 @@ func (a *adoption) sale(versions []sale.Version) error {
 	fits := func(v *sale.Version, number bool) bool {
 		b := &sale.Books{Version: v.Version, Lifecycle: v.Lifecycle, Config: &v.Config}
 		for name, value := range a.state.settings {
-			if (number || name != "version") && (lua.Row{Kind: lua.RowSetting, Name: name}).Want(b) != value {
+			if name != lua.SettingWaiting && (number || name != "version") && (lua.Row{Kind: lua.RowSetting, Name: name}).Want(b) != value {
 				return false
 			}
 		}
@@ -334,6 +360,12 @@ func (a *adoption) passing() error {
 			}
 			safety = safety[1:]
 		}
+		if r.State == sale.StateLeft {
+			if err := a.wait(r); err != nil {
+				return err
+			}
+			continue
+		}
 		if !a.room(r.Lines) {
 			continue // It gave everything back; only a repeat of its id is not known as one.
 		}
@@ -371,7 +403,11 @@ func (a *adoption) hold(found *sale.Reservation) error {
 
 func (a *adoption) takeUnits() error {
 	for _, found := range a.fresh(false) {
-		if err := a.hold(found); err != nil {
+		take := a.hold
+		if found.State == sale.StateWaiting {
+			take = a.wait
+		}
+		if err := take(found); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func TestVersions(t *testing.T) {
 		require.Equal(t, sale.VersionApplied, r.status(3).Status)
 
 		locked := c
-		locked.Items = []sale.Item{c.Items[0], c.Items[1]}
+		locked.Items = slices.Clone(c.Items)
 		locked.Items[1].Stock = []sale.Stock{{Location: "main", OnHand: 1}}
 		r.put(locked)
 		refused := r.status(4)
@@ -67,7 +68,7 @@ func TestVersions(t *testing.T) {
 		require.Equal(t, sale.VersionRejected, refused.Status)
 		require.Contains(t, refused.Refusal, "insufficient-stock: CAP/main")
 
-		c.Items[2].Stock[0].OnHand = 7
+		c.Items[len(c.Items)-1].Stock[0].OnHand = 7
 		r.put(c)
 		require.Equal(t, sale.VersionApplied, r.status(6).Status)
 		r.settled()

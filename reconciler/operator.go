@@ -192,6 +192,7 @@ type RebuildPlan struct {
 	ShiftMs     int64 `json:"shift_ms"`
 	Held        int   `json:"held"`
 	Confirmed   int   `json:"confirmed"`
+	Waiting     int   `json:"waiting"`
 	Records     int   `json:"records"`
 	Adjustments int   `json:"adjustments"`
 	Customers   int   `json:"customers"`
@@ -254,6 +255,8 @@ func (w *worker) plan(ctx context.Context) (RebuildPlan, error) {
 			p.Held++
 		case sale.StateConfirmed:
 			p.Confirmed++
+		case sale.StateWaiting:
+			p.Waiting++
 		}
 	}
 	p.Records, p.Adjustments, p.Customers = len(b.Reservations), len(b.Adjustments), len(b.Customers)

@@ -87,8 +87,9 @@ type Options struct {
 	// bounds those that one verification in the background logs; default 20.
 	DifferencesMax, DifferencesLogged int
 
-	// SweepIntervalMs is the pause between two sweeps of a shard; default 250.
-	SweepIntervalMs int64
+	// SweepIntervalMs is the pause between two sweeps of a shard; default 250. While somebody waits in a line
+	// of it the next sweep is at the next deadline, but not within SweepSoonMs, default 10.
+	SweepIntervalMs, SweepSoonMs int64
 	// SweepBatchMax bounds the holds of one call; default and most 256.
 	SweepBatchMax int
 	// SweepRoundMs bounds the calls of one sweep, so that confirmations have their turn; default 50.
@@ -138,6 +139,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.DifferencesMax, 1000)
 	setDefault(&o.DifferencesLogged, 20)
 	setDefault(&o.SweepIntervalMs, 250)
+	setDefault(&o.SweepSoonMs, 10)
 	setDefault(&o.SweepBatchMax, 256)
 	setDefault(&o.SweepRoundMs, 50)
 	return o

@@ -60,7 +60,8 @@ type ReceiptPlace struct {
 	Held      int64  `json:"held"`
 	Sold      int64  `json:"sold"`
 	Available int64  `json:"available"`
-	// Reserved and the others sum up the events: how many units were ever reserved, confirmed, given back
+	// Reserved and the others sum up the events: how many units were ever reserved, at once or
+	// by an offer, confirmed, given back
 	// by release, by the deadline and by cancellation, and by how much adjustments moved on_hand.
 	Reserved  int64 `json:"reserved_total"`
 	Confirmed int64 `json:"confirmed_total"`
@@ -176,7 +177,7 @@ func (f *receiptFold) read(ctx context.Context, r *Reconciler, to int64) error {
 
 func (f *receiptFold) count(e *sale.Event) {
 	f.events[e.Type]++
-	for _, l := range e.Lines {
+	for _, l := range e.Moves() {
 		at := sale.Place{SKU: l.SKU, Location: l.Location}
 		p := f.places[at]
 		if p == nil {
@@ -184,7 +185,7 @@ func (f *receiptFold) count(e *sale.Event) {
 			f.places[at] = p
 		}
 		switch e.Type {
-		case sale.EventHeld:
+		case sale.EventHeld, sale.EventOffered:
 			p.Reserved += l.Qty
 		case sale.EventConfirmed:
 			p.Confirmed += l.Qty

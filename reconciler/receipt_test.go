@@ -44,6 +44,8 @@ func TestReceipt(t *testing.T) {
 	}
 	require.Equal(t, head.Seq, events)
 	b := r.fold()
+	require.Positive(t, b.Waiting)
+	require.Equal(t, b.Waiting, p.Reservations[sale.StateWaiting], "who still is in line")
 	require.Len(t, p.Places, len(b.Stock))
 	for _, place := range p.Places {
 		l := b.Stock[sale.Place{SKU: place.SKU, Location: place.Location}]

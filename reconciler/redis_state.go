@@ -31,7 +31,7 @@ func (w *worker) readState(ctx context.Context, epoch int64) (*redisState, error
 	seen := map[lua.Row]bool{}
 	err := w.sh.Names(ctx, epoch, func(page []lua.Row) error {
 		for _, row := range page {
-			if !seen[row] && row.Kind != lua.RowDeadline {
+			if !seen[row] && !derived(row.Kind) {
 				seen[row] = true
 				rows = append(rows, row)
 			}
@@ -49,6 +49,11 @@ func (w *worker) readState(ctx context.Context, epoch int64) (*redisState, error
 		}
 	}
 	return st, nil
+}
+
+// derived rows say again what the records do.
+func derived(kind lua.RowKind) bool {
+	return kind == lua.RowDeadline || kind == lua.RowWaitlist || kind == lua.RowWaiter
 }
 
 func (w *worker) readSlice(ctx context.Context, st *redisState, epoch int64, rows []lua.Row, first bool) error {

@@ -58,6 +58,8 @@ type Checked struct {
 	Deadlines    int64 `json:"deadlines"`
 	Customers    int64 `json:"customers"`
 	Adjustments  int64 `json:"adjustments"`
+	// Lines are those of SKUs that somebody waits for, and each place in one.
+	Lines int64 `json:"lines"`
 	// Projections are rows of the ledger's projections.
 	Projections int64 `json:"projections"`
 }
@@ -76,6 +78,8 @@ func (c *Checked) count(kind lua.RowKind) {
 		c.Customers++
 	case lua.RowAdjustment:
 		c.Adjustments++
+	case lua.RowWaitlist, lua.RowWaiter:
+		c.Lines++
 	}
 }
 
@@ -91,6 +95,7 @@ const (
 	DifferentReservation DifferenceKind = "reservation"
 	DifferentDeadline    DifferenceKind = "deadline"
 	DifferentAdjustment  DifferenceKind = "adjustment"
+	DifferentLine        DifferenceKind = "line"
 	// DifferentChain: a row of the ledger has not the hash that it was written with.
 	DifferentChain DifferenceKind = "chain"
 	// DifferentFold: a row of the ledger is missing, or the books do not allow it.
@@ -147,6 +152,9 @@ var remedies = map[DifferenceKind]struct{ cause, advice string }{
 	},
 	DifferentAdjustment: {
 		"the record was changed, removed or made beside the scripts: a repeat would count twice", adviceRebuild,
+	},
+	DifferentLine: {
+		"a line was changed beside the scripts: somebody may be served out of turn, or never", adviceRebuild,
 	},
 	DifferentLetter: {
 		"an event could not be read or was not allowed: other differences may be its effect",

@@ -102,8 +102,8 @@ func newRigOn(t testing.TB, rdb redis.UniversalClient, l ledger.Ledger) *rig {
 
 var processStart = time.Now().UnixMilli()
 
-// config is a sale that is open now: plenty of stock at two places, caps, holds of a minute. It is
-// the same at every call.
+// config is a sale that is open now: plenty of stock at two places, caps, holds of a minute; of HOT so few
+// that most who want it wait. It is the same at every call.
 func config() sale.Config {
 	now := processStart
 	return sale.Config{
@@ -115,7 +115,9 @@ func config() sale.Config {
 				{Location: "berlin", OnHand: 20_000, Safety: 10}, {Location: "leipzig", OnHand: 3000},
 			}},
 			{SKU: "BAG", Stock: []sale.Stock{{Location: "main", OnHand: 10_000}}},
+			{SKU: "HOT", Stock: []sale.Stock{{Location: "main", OnHand: 6}}},
 		},
+		Queue: &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true, Max: 1000, OfferSeconds: 60}},
 	}
 }
 
@@ -261,7 +263,9 @@ func (r *rig) traffic(n int) {
 			batch := make([]lua.ReserveRequest, 1+r.rng.IntN(r.batch))
 			for i := range batch {
 				r.n++
-				lines := []string{"AIR/=1", "AIR/leipzig=2;BAG/main=1", "BAG/main=3", "AIR/berlin=2"}[r.rng.IntN(4)]
+				lines := []string{
+					"AIR/=1", "AIR/leipzig=2;BAG/main=1", "BAG/main=3", "AIR/berlin=2", "HOT/=1", "HOT/main=2", "BAG/main=1;HOT/=1",
+				}[r.rng.IntN(7)]
 				batch[i] = r.request(fmt.Sprintf("r-%d", r.n), fmt.Sprintf("c-%d", r.rng.IntN(50)), lines)
 			}
 			_, err := r.gate.Reserve(r.ctx, batch)
@@ -365,7 +369,8 @@ func contents(t testing.TB, rdb redis.UniversalClient, prefix string, epoch int6
 	require.NoError(t, err)
 	for _, key := range keys {
 		name := strings.TrimPrefix(key, prefix)
-		if name != "sale" && !strings.HasPrefix(name, fmt.Sprintf("%d:", epoch)) {
+		if name != "sale" && !strings.HasPrefix(name, fmt.Sprintf("%d:", epoch)) ||
+			name == fmt.Sprintf("%d:offers", epoch) { // a hint
 			continue
 		}
 		kind, err := rdb.Type(ctx, key).Result()
@@ -375,7 +380,8 @@ func contents(t testing.TB, rdb redis.UniversalClient, prefix string, epoch int6
 			fields, err := rdb.HGetAll(ctx, key).Result()
 			require.NoError(t, err)
 			for f, v := range fields {
-				if name != "sale" || f != "last_ms" && f != "watermark" {
+				none := f == lua.SettingWaiting && v == "" // as good as not there
+				if name != "sale" || f != "last_ms" && f != "watermark" && !none {
 					out[name+" "+f] = v
 				}
 			}

@@ -165,7 +165,7 @@ func (s *simulation) openBooks(i int) {
 		default:
 		}
 	})
-	sweep := s.begin(name+" sweep", 1, func(ctx context.Context) { _ = w.sweepOnce(ctx) })
+	sweep := s.begin(name+" sweep", 1, func(ctx context.Context) { _, _ = w.sweepOnce(ctx) })
 	if i == len(s.books) {
 		s.books = append(s.books, rec)
 		s.actors = append(s.actors, drain, sweep)
@@ -242,7 +242,7 @@ func (s *simulation) remember(by *actor, d *door, verb string, of shopper, a *lu
 		at: strconv.Itoa(len(s.trace)), by: d.name, verb: verb, shopper: of, alone: alone, Answer: *a,
 	})
 	s.seen[string(a.Outcome)]++
-	if a.Outcome == sale.Held {
+	if a.Outcome == sale.Held || a.Outcome == sale.Waitlisted {
 		s.holders = append(s.holders, of)
 	}
 	s.note("%s: %s %s is %s at %d-%d", d.name, verb, of.id, a.Outcome, a.Head.Epoch, a.Head.Seq)

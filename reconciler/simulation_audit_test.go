@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"flashgate/ledger"
@@ -21,6 +22,7 @@ type reading struct {
 	free   []map[sale.Place]int64
 	states []map[string]sale.State
 	marks  map[string]*sale.Event
+	line   []string // who waits, in order
 }
 
 // heldUnits is a reservation as the chain has it.
@@ -29,6 +31,7 @@ type heldUnits struct {
 	customer   string
 	lines      map[sale.Place]int64
 	deadlineMs int64
+	asked      string // while it waits
 }
 
 // readChain holds P1, P3, P4 and P7 against every event, and the caps.
@@ -110,9 +113,28 @@ func (c *reading) take(e *sale.Event) {
 		if h != nil {
 			c.s.fail("P4: %s is held a second time at %d-%d", e.Reservation, e.Epoch, e.Seq)
 		}
-		h = &heldUnits{sale.StateHeld, e.Customer, map[sale.Place]int64{}, data.Deadline}
+		h = &heldUnits{state: sale.StateHeld, customer: e.Customer, lines: map[sale.Place]int64{}, deadlineMs: data.Deadline}
 		c.holds[e.Reservation] = h
 		held = 1
+	case sale.EventWaitlisted:
+		if h != nil {
+			c.s.fail("P4: %s is put in line at %d-%d, and is known", e.Reservation, e.Epoch, e.Seq)
+		}
+		c.holds[e.Reservation] = &heldUnits{
+			state: sale.StateWaiting, customer: e.Customer, lines: map[sale.Place]int64{}, asked: sale.PackLines(e.Lines),
+		}
+		c.line = append(c.line, e.Reservation)
+		return
+	case sale.EventOffered:
+		c.s.seen["offered"]++
+		move(sale.StateWaiting, sale.StateHeld)
+		c.depart(e, true)
+		h.deadlineMs = data.Deadline
+		held = 1
+	case sale.EventLeft:
+		c.s.seen["left"]++
+		move(sale.StateWaiting, sale.StateLeft)
+		c.depart(e, false)
 	case sale.EventExtended:
 		move(sale.StateHeld, sale.StateHeld)
 		h.deadlineMs = data.Deadline
@@ -145,10 +167,21 @@ func (c *reading) take(e *sale.Event) {
 		l := c.levels[p]
 		l.Held, l.Sold, l.OnHand = l.Held+held*line.Qty, l.Sold+sold*line.Qty, l.OnHand+onHand*line.Qty
 		c.levels[p] = l
-		if e.Type == sale.EventHeld || e.Type == sale.EventReduced {
+		if e.Type == sale.EventHeld || e.Type == sale.EventOffered || e.Type == sale.EventReduced {
 			h.lines[p] += held * line.Qty
 		}
 	}
+}
+
+// depart takes one out of the line. Of those who wait for the same, the first who came is served first.
+func (c *reading) depart(e *sale.Event, offered bool) {
+	at := slices.Index(c.line, e.Reservation)
+	for _, earlier := range c.line[:at] {
+		if offered && c.holds[earlier].asked == c.holds[e.Reservation].asked {
+			c.s.fail("%s is offered units at %d-%d before %s, who came earlier", e.Reservation, e.Epoch, e.Seq, earlier)
+		}
+	}
+	c.line = slices.Delete(c.line, at, at+1)
 }
 
 // audit is P1 to P9 at rest, but for P5, which came before.

@@ -76,7 +76,7 @@ type simulation struct {
 	resting  bool
 	swept    time.Time
 	shoppers []shopper
-	holders  []shopper // who were told that they hold units
+	holders  []shopper // who were told that they hold units, or wait
 	told     []told
 	lossy    map[int64]bool // epochs in which Redis lost data
 	finding  string
@@ -128,6 +128,7 @@ func TestSimulation(t *testing.T) {
 	if n >= seedsAlways && !t.Failed() {
 		for _, what := range []string{
 			"rebuilt", "set aside", "answered 200", "answered 202", "answered lost", "HELD", "STOCK", "CAP", "EXPIRED",
+			"WAITLISTED", "WAITING", "LINE_FULL", "offered", "left",
 			"the ledger has no such event of an epoch that lost data", "kept through faults",
 		} {
 			require.NotZero(t, seen[what], "the seeds never came to: %s", what)
@@ -176,10 +177,10 @@ func newSimulation(t *testing.T, p plan) *simulation {
 	return s
 }
 
-// config is a sale with few units of one SKU, caps, and holds of 5 s.
+// config is a sale with few units of one SKU, caps, and holds of 5 s; every other one with a waitlist.
 func (s *simulation) config() sale.Config {
 	now := s.begun.UnixMilli()
-	return sale.Config{
+	c := sale.Config{
 		Sale: s.id.Sale, OpensAt: sale.Moment(now - 3_600_000), ClosesAt: sale.Moment(now + 24*3_600_000),
 		HoldSeconds: 5, MaxExtensions: 2, Allocation: sale.AllocatePriority,
 		Items: []sale.Item{
@@ -189,6 +190,10 @@ func (s *simulation) config() sale.Config {
 			{SKU: "BAG", Stock: []sale.Stock{{Location: "main", OnHand: 1000}}},
 		},
 	}
+	if s.rng.IntN(2) == 0 {
+		c.Queue = &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true, Max: 12, OfferSeconds: 5}}
+	}
+	return c
 }
 
 // run is the history of a seed.

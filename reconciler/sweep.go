@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"flashgate/lua"
 	"flashgate/sale"
 )
 
@@ -15,7 +16,7 @@ const standbySweeps = 4
 func (w *worker) sweep(ctx context.Context) {
 	failing := false
 	for {
-		err := w.sweepOnce(ctx)
+		last, err := w.sweepOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -33,6 +34,8 @@ func (w *worker) sweep(ctx context.Context) {
 		pause := ms(w.r.opts.SweepIntervalMs)
 		if !w.r.members.owns(w.id) {
 			pause *= standbySweeps
+		} else if err == nil {
+			pause = w.untilDue(last, pause)
 		}
 		if !sleep(ctx, pause, nil) {
 			return
@@ -40,16 +43,25 @@ func (w *worker) sweep(ctx context.Context) {
 	}
 }
 
-// sweepOnce expires until nothing is due or the round's time is over.
-func (w *worker) sweepOnce(ctx context.Context) error {
+// untilDue cuts the pause short when somebody waits: what a hold gives back at its deadline is theirs then.
+func (w *worker) untilDue(last lua.Expiry, pause time.Duration) time.Duration {
+	if last.Waiting == 0 || last.Head.NextDeadlineMs == 0 {
+		return pause
+	}
+	due := max(last.Head.NextDeadlineMs-last.Head.NowMs, w.r.opts.SweepSoonMs)
+	return min(pause, ms(due))
+}
+
+// sweepOnce expires until nothing is due or the round's time is over, and returns what the last call said.
+func (w *worker) sweepOnce(ctx context.Context) (lua.Expiry, error) {
 	for end := time.Now().Add(ms(w.r.opts.SweepRoundMs)); ; {
 		x, err := w.sh.Expire(ctx, w.r.opts.SweepBatchMax)
 		if err != nil {
-			return err
+			return x, err
 		}
 		w.r.m.swept.Add(float64(x.Expired))
 		if x.Head.Outcome != sale.Done || !x.More || time.Now().After(end) {
-			return nil
+			return x, nil
 		}
 	}
 }

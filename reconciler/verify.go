@@ -211,6 +211,18 @@ func (v *verification) compareFold(ctx context.Context) error {
 		if !add(lua.RowRecord, id) || held.State == sale.StateHeld && !add(lua.RowDeadline, id) {
 			return err
 		}
+		if held.State == sale.StateWaiting {
+			for _, line := range held.Lines {
+				if !add(lua.RowWaiter, lua.WaiterRow(line.SKU, id).Name) {
+					return err
+				}
+			}
+		}
+	}
+	for sku := range v.books.Lines {
+		if !add(lua.RowWaitlist, sku) {
+			return err
+		}
 	}
 	for id, a := range v.books.Adjustments {
 		if !v.over(a.AtMs) && !add(lua.RowAdjustment, id) {
@@ -277,6 +289,7 @@ func (v *verification) compareRows(ctx context.Context, rows []lua.Row) error {
 var rowKinds = map[lua.RowKind]DifferenceKind{
 	lua.RowSetting: DifferentSetting, lua.RowStock: DifferentStock, lua.RowCustomer: DifferentCustomer,
 	lua.RowRecord: DifferentReservation, lua.RowDeadline: DifferentDeadline, lua.RowAdjustment: DifferentAdjustment,
+	lua.RowWaitlist: DifferentLine, lua.RowWaiter: DifferentLine,
 }
 
 func (v *verification) compareRow(got lua.RowValue, nowMs int64) {

@@ -115,6 +115,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		require.True(t, good.Good(), "%+v", good)
 		b := r.fold()
 		holder := b.Reservations[held].Customer
+		first := b.Lines["HOT"].Waiting[0].ID
 		const in = "fg:{drop:0}:1:"
 		get := func(key string) string { return rdb.Get(r.ctx, key).Val() }
 		hget := func(key, field string) string { return rdb.HGet(r.ctx, key, field).Val() }
@@ -214,6 +215,24 @@ func TestVerifyFindsDamage(t *testing.T) {
 				do:   func() error { return rdb.Rename(r.ctx, in+"a:count-1", "{drop:0}saved").Err() },
 				undo: func() error { return rdb.Rename(r.ctx, "{drop:0}saved", in+"a:count-1").Err() },
 				kind: DifferentAdjustment, subject: "count-1", redis: absent,
+			},
+			"a place in line": {
+				do:   func() error { return rdb.ZIncrBy(r.ctx, in+"w:HOT", 5, first).Err() },
+				undo: func() error { return rdb.ZIncrBy(r.ctx, in+"w:HOT", -5, first).Err() },
+				kind: DifferentLine, subject: "HOT/" + first, redis: strconv.FormatInt(b.Reservations[first].Seq+5, 10),
+			},
+			"a place in line of nobody": {
+				do:   func() error { return rdb.ZAdd(r.ctx, in+"w:AIR", redis.Z{Score: 7, Member: sold}).Err() },
+				undo: func() error { return rdb.ZRem(r.ctx, in+"w:AIR", sold).Err() },
+				kind: DifferentLine, subject: "AIR/" + sold, redis: "7",
+			},
+			"the numbers of a line": {
+				do:   func() error { return rdb.HSet(r.ctx, in+"waitlist", "HOT", "1,1,1").Err() },
+				undo: restoreField(r, in+"waitlist", "HOT"), kind: DifferentLine, subject: "HOT", redis: "1,1,1",
+			},
+			"how many wait": {
+				do:   func() error { return rdb.HSet(r.ctx, "fg:{drop:0}:sale", "waiting", 1).Err() },
+				undo: restoreField(r, "fg:{drop:0}:sale", "waiting"), kind: DifferentSetting, subject: "waiting", redis: "1",
 			},
 			"a setting": {
 				do:   func() error { return rdb.HSet(r.ctx, "fg:{drop:0}:sale", "hold_ms", 1).Err() },

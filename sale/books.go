@@ -29,6 +29,9 @@ type Books struct {
 	Adjustments  map[string]*Adjustment
 	// Customers counts the units held and sold per customer and SKU; no zero is kept.
 	Customers map[string]map[string]int64
+	// Lines are those who wait for each SKU; none is empty. Waiting is how many wait in all.
+	Lines   map[string]*WaitingLine
+	Waiting int64
 }
 
 // NewBooks returns the books of a shard before its first event.
@@ -39,6 +42,7 @@ func NewBooks(sale string, shard int) *Books {
 		Reservations: map[string]*Reservation{},
 		Adjustments:  map[string]*Adjustment{},
 		Customers:    map[string]map[string]int64{},
+		Lines:        map[string]*WaitingLine{},
 	}
 }
 
@@ -68,6 +72,10 @@ func (b *Books) apply(e *Event) error {
 		return b.applyHeld(e)
 	case EventExtended, EventReduced, EventConfirmed, EventReleased, EventExpired, EventCancelled:
 		return b.applyToReservation(e)
+	case EventWaitlisted:
+		return b.applyWaitlisted(e)
+	case EventOffered, EventLeft:
+		return b.applyToWaiting(e)
 	case EventDeadLetter:
 		return nil
 	default:

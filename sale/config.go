@@ -89,6 +89,14 @@ type Waitlist struct {
 	OfferSeconds int64 `json:"offer_seconds,omitempty"`
 }
 
+// PackWaitlist writes the waitlist for scripts: "<most that wait>,<ms of an offer>", "" when there is none.
+func (c *Config) PackWaitlist() string {
+	if c.Queue == nil || c.Queue.Waitlist == nil || !c.Queue.Waitlist.Enabled {
+		return ""
+	}
+	return fmt.Sprintf("%d,%d", c.Queue.Waitlist.Max, c.Queue.Waitlist.OfferSeconds*1000)
+}
+
 // Moment is a time in whole milliseconds since 1970 UTC; in JSON an RFC 3339 text, or "now" or
 // "now+2h30m" (hours, minutes, seconds), which stay open until Resolve.
 type Moment int64

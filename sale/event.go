@@ -24,6 +24,9 @@ const (
 	EventReleased    EventType = "released"
 	EventExpired     EventType = "expired"
 	EventCancelled   EventType = "cancelled"
+	EventWaitlisted  EventType = "waitlisted"
+	EventOffered     EventType = "offered"
+	EventLeft        EventType = "left"
 	// EventDeadLetter stands in the ledger for an event that could not be read or was not allowed:
 	// it keeps the place in the chain and changes nothing. It is never in a stream.
 	EventDeadLetter EventType = "dead_letter"
@@ -32,9 +35,9 @@ const (
 // Event is one change of a shard. Within a shard seq is gapless through all epochs, Mark is
 // random and Prev is the mark of the event before it, so two histories can be told apart.
 //
-// Lines are the units that the event moves, whichever way its type says: taken by held, given
+// Lines are the units that the event moves, whichever way its type says: taken by held and offered, given
 // back by reduced, released, expired and cancelled, sold by confirmed, added (or, negative, taken
-// away) by adjusted; none for the others. Data is a JSON object whose fields depend on the type
+// away) by adjusted; of waitlisted those that are waited for, and none for the others. Data is a JSON object whose fields depend on the type
 // (HeldData and so on), or empty.
 type Event struct {
 	Epoch, Seq  int64
@@ -79,6 +82,29 @@ type HeldData struct {
 	DeadlineMs  int64  `json:"deadline"`
 }
 
+// WaitlistedData is the data of waitlisted; the event's ref is the tier that it asked in.
+type WaitlistedData struct {
+	Fingerprint string `json:"fp"`
+}
+
+// OfferedData is the data of offered.
+type OfferedData struct {
+	DeadlineMs int64 `json:"deadline"`
+}
+
+// LeftData is the data of left: why the wait ended.
+type LeftData struct {
+	Reason string `json:"reason"`
+}
+
+// The reasons of LeftData.
+const (
+	LeftByCustomer = "left"  // they, or their storefront, gave it up
+	LeftByCap      = "cap"   // their turn came while a cap did not allow it
+	LeftByStock    = "stock" // so much can not come back any more
+	LeftByEnd      = "ended" // the sale is over, or has no waitlist any more
+)
+
 // heldData reads the data of held. Nearly all events are these, so the form in which the scripts write
 // them is read by hand: a fold of the ledger takes a third less time.
 func heldData(e *Event) (HeldData, error) {
@@ -104,6 +130,14 @@ type ExtendedData struct {
 type CancelledData struct {
 	Restock bool   `json:"restock"`
 	Reason  string `json:"reason"`
+}
+
+// Moves are the lines whose units move: all but those that are waited for.
+func (e *Event) Moves() []Line {
+	if e.Type == EventWaitlisted {
+		return nil
+	}
+	return e.Lines
 }
 
 const eventFields = 10

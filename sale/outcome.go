@@ -37,6 +37,8 @@ const (
 	CapExceeded     Outcome = "CAP"              //
 	RateLimited     Outcome = "LIMITED"          // too many attempts
 	Insufficient    Outcome = "STOCK"            // not enough available
+	Waitlisted      Outcome = "WAITLISTED"       // reserve put it in line
+	Waiting         Outcome = "WAITING"          // it is in line, and holds nothing yet
 	Again           Outcome = "AGAIN"            // holds are past their deadline: expire, then ask again
 	Overloaded      Outcome = "OVERLOADED"       // too many undrained events
 
@@ -61,7 +63,7 @@ var Outcomes = []Outcome{
 	IDReused, Expired, AlreadyReleased, AlreadyConfirmed, AlreadyCancelled, NotConfirmed,
 	UnknownReservation, KeepInvalid, ExtensionLimit, ExtensionGap,
 	NotOpen, SalePaused, Ended, UnknownSKU, UnknownLocation, CapExceeded, RateLimited,
-	Insufficient, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom,
+	Insufficient, Waitlisted, Waiting, Again, Overloaded, NotAdmitted, AdmissionInvalid, LineFull, NoRoom,
 	VersionConflict, OutOfRange, StaleVersion, FieldLocked,
 	Missing, Recovering, Superseded,
 }

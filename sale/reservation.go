@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// State of a reservation. held -> confirmed | released | expired; confirmed -> cancelled.
+// State of a reservation. held -> confirmed | released | expired; confirmed -> cancelled. Before that it may
+// wait: waiting -> held | left.
 type State string
 
 // The states.
@@ -17,12 +18,14 @@ const (
 	StateReleased  State = "released"
 	StateExpired   State = "expired"
 	StateCancelled State = "cancelled"
+	StateWaiting   State = "waiting" // in line, without units
+	StateLeft      State = "left"    // no longer in line, and was offered nothing
 )
 
 // Finished tells whether nothing can happen to the reservation any more: its units went back and
 // its record expires record_seconds later.
 func (s State) Finished() bool {
-	return s == StateReleased || s == StateExpired || s == StateCancelled
+	return s == StateReleased || s == StateExpired || s == StateCancelled || s == StateLeft
 }
 
 // Reservation is what a customer asked to have kept. Times are ms since 1970 on the clock of
@@ -32,15 +35,18 @@ type Reservation struct {
 	State       State
 	Customer    string
 	Fingerprint string
-	Lines       []Line
-	HeldAtMs    int64
-	DeadlineMs  int64
+	// Lines have their locations; of one that waits, or left the line, they are as asked.
+	Lines []Line
+	// HeldAtMs is when it was held; of one that waits, when it began to.
+	HeldAtMs   int64
+	DeadlineMs int64
 	// ResolvedAtMs is when it was confirmed or finished; 0 while held.
 	ResolvedAtMs int64
 	Extension    int64
-	OrderID      string
-	Seq          int64
-	Mark         string
+	// OrderID of a confirmed one. One that waits has the tier here whose caps count when it is offered units.
+	OrderID string
+	Seq     int64
+	Mark    string
 }
 
 const recordFields = 11

@@ -305,16 +305,6 @@ func (c *Config) validateQueue(v *checker) {
 	}
 }
 
-// NotBuilt names what a valid config switches on that this version cannot do yet.
-func (c *Config) NotBuilt() []FieldError {
-	var v checker
-	if q := c.Queue; q != nil {
-		v.require(q.Waitlist == nil || !q.Waitlist.Enabled, "/queue/waitlist/enabled",
-			"this version has no waitlist: set enabled: false")
-	}
-	return v.errs
-}
-
 // checker collects field errors.
 type checker struct{ errs []FieldError }
 

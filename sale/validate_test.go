@@ -124,16 +124,6 @@ func manyItems(n int) []sale.Item {
 	return items
 }
 
-func TestNotBuiltNamesWhatIsSwitchedOn(t *testing.T) {
-	c := valid()
-	require.Empty(t, c.NotBuilt())
-	c.Limits.Customer.Mode, c.Limits.IP.Mode, c.Limits.Device.Mode = "", sale.LimitShadow, sale.LimitEnforce
-	require.Empty(t, c.NotBuilt())
-	c.Queue.WaitingRoom.Enabled, c.Queue.Waitlist.Enabled = true, true
-	require.Equal(t, "/queue/waitlist/enabled", pointers(c.NotBuilt()))
-	require.Empty(t, (&sale.Config{}).NotBuilt())
-}
-
 func TestCheckLines(t *testing.T) {
 	ok := sale.Line{SKU: "A", Qty: 1, Location: "main"}
 	for _, c := range []struct {

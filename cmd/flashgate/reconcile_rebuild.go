@@ -112,8 +112,8 @@ func planText(p *reconciler.RebuildPlan) string {
 		text += "  first: " + p.Blocked + "\n"
 	}
 	return text + fmt.Sprintf("  would drain %d events, begin epoch %d after event %d, and move deadlines by "+
-		"at least %d ms\n  would write %d reservations (%d held, %d confirmed), %d customers, %d adjustments "+
-		"in %d slices\n",
-		p.Undrained, p.Epoch+1, p.Seq+p.Undrained, p.ShiftMs, p.Records, p.Held, p.Confirmed, p.Customers,
-		p.Adjustments, p.Slices)
+		"at least %d ms\n  would write %d reservations (%d held, %d confirmed, %d waiting), %d customers, "+
+		"%d adjustments in %d slices\n",
+		p.Undrained, p.Epoch+1, p.Seq+p.Undrained, p.ShiftMs, p.Records, p.Held, p.Confirmed, p.Waiting,
+		p.Customers, p.Adjustments, p.Slices)
 }

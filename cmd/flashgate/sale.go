@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"flashgate/configs"
 	"flashgate/ledger"
 	"flashgate/sale"
 )
@@ -86,7 +87,7 @@ func (s saleApplyCmd) Run(ctx context.Context, c console) error {
 	var wrong []error
 	for i, path := range s.Files {
 		var err error
-		if loaded[i], err = loadSale(path); err != nil {
+		if loaded[i], err = configs.LoadSale(path); err != nil {
 			wrong = append(wrong, err)
 		}
 	}

@@ -9,30 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"flashgate/configs"
 	"flashgate/ledger"
 	"flashgate/sale"
 )
-
-// loadSale reads a sale file that this version can run.
-func loadSale(path string) (sale.Config, error) {
-	config, err := configs.LoadSale(path)
-	if err != nil {
-		return config, err
-	}
-	return config, notBuilt(path, &config)
-}
-
-func notBuilt(path string, config *sale.Config) error {
-	var lines []string
-	for _, w := range config.NotBuilt() {
-		lines = append(lines, path+": "+w.Error())
-	}
-	if len(lines) > 0 {
-		return errors.New(strings.Join(lines, "\n"))
-	}
-	return nil
-}
 
 // putResult says what putSale did.
 type putResult struct {

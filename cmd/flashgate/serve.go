@@ -39,7 +39,7 @@ func (s serveCmd) Run(ctx context.Context, c console) error {
 	sales := make([]sale.Config, len(cfg.Sales))
 	var wrong []error
 	for i, path := range cfg.Sales {
-		if sales[i], err = loadSale(path); err != nil {
+		if sales[i], err = configs.LoadSale(path); err != nil {
 			wrong = append(wrong, err)
 		}
 	}

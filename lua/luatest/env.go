@@ -2,6 +2,7 @@ package luatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -119,6 +120,21 @@ func (e *Env) Levels() map[sale.Place]sale.Level {
 	return levels
 }
 
+// Line reads who waits for a SKU, in order, and how often the first was passed over.
+func (e *Env) Line(sku string) (ids []string, skips int) {
+	e.T.Helper()
+	ids, err := e.Redis.ZRange(e.Ctx, e.key("w:"+sku), 0, -1).Result()
+	require.NoError(e.T, err)
+	if len(ids) > 0 {
+		var waiting, units int
+		packed, err := e.Redis.HGet(e.Ctx, e.key("waitlist"), sku).Result()
+		require.NoError(e.T, err)
+		_, err = fmt.Sscanf(packed, "%d,%d,%d", &waiting, &units, &skips)
+		require.NoError(e.T, err)
+	}
+	return ids, skips
+}
+
 // Level reads one level.
 func (e *Env) Level(sku, location string) sale.Level {
 	e.T.Helper()
@@ -143,8 +159,8 @@ func (e *Env) Books() *sale.Books {
 }
 
 // RequireRedisIs compares every key of a shard with its books: stock, customers, deadlines,
-// records of reservations and adjustments, no more and no less. Only limits and what is seen once are
-// no matter of the books.
+// records of reservations and adjustments, lines, no more and no less. Only limits, what is seen once and
+// where to look for offers are no matter of the books.
 func RequireRedisIs(t testing.TB, ctx context.Context, rdb redis.UniversalClient, b *sale.Books) {
 	t.Helper()
 	prefix := fmt.Sprintf("fg:{%s:%d}:%d:", b.Sale, b.Shard, b.Epoch)
@@ -172,10 +188,22 @@ func RequireRedisIs(t testing.TB, ctx context.Context, rdb redis.UniversalClient
 			want["deadline "+id] = strconv.FormatInt(r.DeadlineMs, 10)
 		}
 	}
+	for sku, line := range b.Lines {
+		want["waitlist "+sku] = fmt.Sprintf("%d,%d,%d", len(line.Waiting), line.Units, line.Skips)
+		for _, r := range line.Waiting {
+			want["waiter "+sku+" "+r.ID] = strconv.FormatInt(r.Seq, 10)
+		}
+	}
 	for id, a := range b.Adjustments {
 		want["adjustment "+id] = a.Pack()
 	}
 	require.Equal(t, want, readAll(t, ctx, rdb, prefix))
+	waiting, err := rdb.HGet(ctx, fmt.Sprintf("fg:{%s:%d}:sale", b.Sale, b.Shard), "waiting").Result()
+	if !errors.Is(err, redis.Nil) {
+		require.NoError(t, err)
+	}
+	n, _ := strconv.ParseInt(waiting, 10, 64)
+	require.Equal(t, b.Waiting, n)
 }
 
 // readAll reads every key of an epoch but the stream, limits and what is seen once, in the words of
@@ -200,6 +228,11 @@ func readAll(t testing.TB, ctx context.Context, rdb redis.UniversalClient, prefi
 	for _, z := range deadlines {
 		got["deadline "+z.Member.(string)] = strconv.FormatInt(int64(z.Score), 10)
 	}
+	lines, err := rdb.HGetAll(ctx, prefix+"waitlist").Result()
+	require.NoError(t, err)
+	for sku, packed := range lines {
+		got["waitlist "+sku] = packed
+	}
 	keys, err := rdb.Keys(ctx, prefix+"*").Result()
 	require.NoError(t, err)
 	for _, k := range keys {
@@ -209,8 +242,14 @@ func readAll(t testing.TB, ctx context.Context, rdb redis.UniversalClient, prefi
 			v, err := rdb.Get(ctx, k).Result()
 			require.NoError(t, err)
 			got[map[string]string{"r": "record ", "a": "adjustment "}[kind]+name] = v
+		case named && kind == "w":
+			line, err := rdb.ZRangeWithScores(ctx, k, 0, -1).Result()
+			require.NoError(t, err)
+			for _, z := range line {
+				got["waiter "+name+" "+z.Member.(string)] = strconv.FormatInt(int64(z.Score), 10)
+			}
 		case named && (kind == "l" || kind == "o"):
-		case !slices.Contains([]string{"stock", "customers", "deadlines", "events"}, kind):
+		case !slices.Contains([]string{"stock", "customers", "deadlines", "events", "waitlist", "offers"}, kind):
 			got["key "+k] = ""
 		}
 	}

@@ -18,11 +18,13 @@ type Model struct {
 	// Attempts count by device; of its limit only the burst counts here, none comes back.
 	Attempts map[string]int64
 	Adjusted map[string]sale.Level
+	waitlist
 	// Events counts what must have been appended.
 	Events int64
 }
 
-// Hold is a reservation of the model. Lines have their locations.
+// Hold is a reservation of the model. Lines have their locations, but for one that waits; that has its tier
+// in Order.
 type Hold struct {
 	State     sale.State
 	Customer  string
@@ -38,6 +40,7 @@ func NewModel(c sale.Config, nowMs int64) *Model {
 	m := &Model{
 		Config: c, Lifecycle: sale.Live, NowMs: nowMs, Stock: map[sale.Place]sale.Level{},
 		Holds: map[string]*Hold{}, Attempts: map[string]int64{}, Adjusted: map[string]sale.Level{}, Events: 1,
+		waitlist: waitlist{Skips: map[string]int{}, Noted: map[string]bool{}},
 	}
 	for _, i := range c.Items {
 		for _, s := range i.Stock {
@@ -121,7 +124,9 @@ func (m *Model) Reserve(id string, who Asker, lines []sale.Line) sale.Outcome {
 		switch {
 		case h.Asked != asked:
 			return sale.IDReused
-		case h.State == sale.StateReleased:
+		case h.State == sale.StateWaiting:
+			return sale.Waiting
+		case h.State == sale.StateReleased, h.State == sale.StateLeft:
 			return sale.AlreadyReleased
 		case h.State == sale.StateCancelled:
 			return sale.AlreadyCancelled
@@ -148,7 +153,10 @@ func (m *Model) take(id string, who Asker, asked string, lines []sale.Line) sale
 	if o := m.capped(who, lines); o != "" {
 		return o
 	}
-	picked, ok := m.pick(lines)
+	picked, ok := m.pick(lines, available)
+	if o := m.wait(id, who, asked, lines, picked); o != "" {
+		return o
+	}
 	if !ok {
 		if m.due() {
 			return sale.Again
@@ -164,6 +172,7 @@ func (m *Model) take(id string, who Asker, asked string, lines []sale.Line) sale
 	return sale.Held
 }
 
+// capped is CAP, or AGAIN when a hold that is over may be in the way.
 func (m *Model) capped(who Asker, lines []sale.Line) sale.Outcome {
 	want, total := map[string]int64{}, int64(0)
 	for _, l := range lines {
@@ -210,11 +219,16 @@ func (m *Model) capped(who Asker, lines []sale.Line) sale.Outcome {
 	return sale.CapExceeded
 }
 
+func available(l sale.Level) int64 { return l.OnHand - l.Safety - l.Held - l.Sold }
+
+// returnable is what there would be if all that is held came back.
+func returnable(l sale.Level) int64 { return l.OnHand - l.Safety - l.Sold }
+
 // pick places every line whole; ok is false when one does not fit.
-func (m *Model) pick(lines []sale.Line) (picked []sale.Line, ok bool) {
+func (m *Model) pick(lines []sale.Line, of func(sale.Level) int64) (picked []sale.Line, ok bool) {
 	free := map[sale.Place]int64{}
 	for p, l := range m.Stock {
-		free[p] = l.OnHand - l.Safety - l.Held - l.Sold
+		free[p] = of(l)
 	}
 	for _, l := range lines {
 		if l.Location == "" {
@@ -269,7 +283,9 @@ func (m *Model) ended(h *Hold) sale.Outcome {
 		return ""
 	case sale.StateConfirmed:
 		return sale.AlreadyConfirmed
-	case sale.StateReleased:
+	case sale.StateWaiting:
+		return sale.Waiting
+	case sale.StateReleased, sale.StateLeft:
 		return sale.AlreadyReleased
 	case sale.StateCancelled:
 		return sale.AlreadyCancelled
@@ -292,6 +308,7 @@ func (m *Model) Confirm(id, order string) sale.Outcome {
 	h.State, h.Order = sale.StateConfirmed, order
 	m.move(h.Lines, sale.Level{Held: -1, Sold: 1})
 	m.Events++
+	m.offer(skusOf(h.Lines)...)
 	return sale.Confirmed
 }
 
@@ -302,8 +319,13 @@ func (m *Model) Release(id string, keep []sale.Line) sale.Outcome {
 		return sale.UnknownReservation
 	}
 	if o := m.ended(h); o != "" {
-		if o == sale.AlreadyReleased && len(keep) == 0 {
+		switch {
+		case o == sale.AlreadyReleased && len(keep) == 0:
 			return sale.Replay
+		case o == sale.Waiting && len(keep) == 0:
+			m.leave(id)
+			m.offer(skusOf(h.Lines)...)
+			return sale.Released
 		}
 		return o
 	}
@@ -311,6 +333,7 @@ func (m *Model) Release(id string, keep []sale.Line) sale.Outcome {
 		h.State = sale.StateReleased
 		m.move(h.Lines, sale.Level{Held: -1})
 		m.Events++
+		m.offer(skusOf(h.Lines)...)
 		return sale.Released
 	}
 	has, stays := map[sale.Place]int64{}, map[sale.Place]int64{}
@@ -339,6 +362,7 @@ func (m *Model) Release(id string, keep []sale.Line) sale.Outcome {
 	h.Lines = left
 	m.move(back, sale.Level{Held: -1})
 	m.Events++
+	m.offer(skusOf(back)...)
 	return sale.Reduced
 }
 
@@ -384,6 +408,7 @@ func (m *Model) Cancel(id string, restock bool) sale.Outcome {
 	}
 	m.move(h.Lines, by)
 	m.Events++
+	m.offer(skusOf(h.Lines)...)
 	return sale.Cancelled
 }
 
@@ -408,19 +433,43 @@ func (m *Model) Adjust(id string, p sale.Place, field string, delta int64) sale.
 	}
 	m.Stock[p], m.Adjusted[id] = l, l
 	m.Events++
+	m.offer(p.SKU)
 	return sale.Adjusted
 }
 
-// Expire gives back every hold that is due, and says how many.
+// Expire gives back every hold that is due, and says how many; then those who wait have their turn, or the
+// line ends.
 func (m *Model) Expire() int {
 	n := 0
+	var back []string
 	for _, h := range m.Holds {
 		if h.State == sale.StateHeld && h.Deadline <= m.NowMs {
 			h.State = sale.StateExpired
 			m.move(h.Lines, sale.Level{Held: -1})
 			m.Events++
 			n++
+			back = append(back, skusOf(h.Lines)...)
 		}
 	}
+	if m.over() {
+		m.endLine()
+	} else if m.closed() == "" {
+		for sku := range m.Noted {
+			back = append(back, sku)
+		}
+		clear(m.Noted)
+		m.offer(back...)
+	}
 	return n
+}
+
+// Apply changes what an operator says of the sale. All lines are looked at by the next Expire.
+func (m *Model) Apply(l sale.Lifecycle) {
+	m.Lifecycle = l
+	m.Events++
+	for _, id := range m.Line {
+		for _, sku := range skusOf(m.Holds[id].Lines) {
+			m.Noted[sku] = true
+		}
+	}
 }

@@ -36,6 +36,18 @@ const randomSteps = 1500
 // every step compares the answer, every level, and promise 1; every now and then every key of
 // Redis with the fold of the events.
 func randomOperations(t *testing.T, rdb redis.UniversalClient) {
+	randomRunOf(t, rdb, func(*sale.Config) {})
+}
+
+// randomWaitlist does the same in a sale with a waitlist and little stock.
+func randomWaitlist(t *testing.T, rdb redis.UniversalClient) {
+	randomRunOf(t, rdb, func(c *sale.Config) {
+		c.Queue = &sale.Queue{Waitlist: &sale.Waitlist{Enabled: true, Max: 30, OfferSeconds: 6}}
+		c.Limits, c.Items[0].CapPerCustomer = nil, 3
+	})
+}
+
+func randomRunOf(t *testing.T, rdb redis.UniversalClient, change func(*sale.Config)) {
 	rng := rand.New(rand.NewPCG(Seed(t), 1))
 	c := DemoConfig()
 	c.Caps = sale.Caps{PerCustomer: 4, PerOrder: 3}
@@ -50,12 +62,19 @@ func randomOperations(t *testing.T, rdb redis.UniversalClient) {
 	if rng.IntN(2) == 0 {
 		c.Allocation = sale.AllocateMostStock
 	}
+	change(&c)
 	e := NewEnv(t, rdb, c)
 	r := &randomRun{Env: e, rng: rng, model: NewModel(c, Base)}
+	r.version = sale.Version{Sale: c.Sale, Version: 1, Lifecycle: sale.Live, Config: c}
 	for step := range randomSteps {
 		what := r.step()
 		require.NoError(t, r.model.Check(), "step %d: %s", step, what)
 		require.Equal(t, r.model.Stock, e.Levels(), "step %d: %s", step, what)
+		for _, item := range c.Items {
+			ids, skips := e.Line(item.SKU)
+			require.Equal(t, r.model.LineOf(item.SKU), ids, "step %d: %s", step, what)
+			require.Equal(t, r.model.Skips[item.SKU], skips, "step %d: %s", step, what)
+		}
 		if step%100 == 99 {
 			require.Equal(t, r.model.Events, e.Books().Seq, "step %d: %s", step, what)
 		}
@@ -66,6 +85,8 @@ type randomRun struct {
 	*Env
 	rng   *rand.Rand
 	model *Model
+	// version of the sale that is applied.
+	version sale.Version
 }
 
 func (r *randomRun) id() string       { return fmt.Sprintf("id-%05d", r.rng.IntN(400)) }
@@ -113,8 +134,10 @@ func (r *randomRun) step() string {
 		return r.resolve("release")
 	case n < 70:
 		return r.resolve("keep")
-	case n < 75:
+	case n < 73:
 		return r.resolve("extend")
+	case n < 75:
+		return r.pause()
 	case n < 80:
 		return r.resolve("cancel")
 	case n < 87:
@@ -144,7 +167,7 @@ func (r *randomRun) reserveBatch() string {
 		what += fmt.Sprintf(" %s %s/%s/%s %s -> %s", q.ID, q.Customer, q.Device, q.Tier, sale.PackLines(q.Lines),
 			answers[i].Outcome)
 		require.Equal(r.T, want, answers[i].Outcome, what)
-		if want == sale.Held || want == sale.Replay {
+		if want == sale.Held || want == sale.Replay || want == sale.Waitlisted || want == sale.Waiting {
 			r.requireHold(q.ID, answers[i].Reservation, what)
 		}
 	}
@@ -218,7 +241,24 @@ func (r *randomRun) adjust() string {
 	what := fmt.Sprintf("adjust %s %s %d", id, field, delta)
 	require.Equal(r.T, want, got.Outcome, what)
 	if want == sale.Adjusted {
-		require.Equal(r.T, r.model.Stock[p], got.Level, what)
+		require.Equal(r.T, r.model.Adjusted[id], got.Level, what)
 	}
 	return what
+}
+
+// pause pauses the sale or takes it on again.
+func (r *randomRun) pause() string {
+	next := r.version
+	next.Version++
+	if next.Lifecycle == sale.Live && r.rng.IntN(2) == 0 {
+		next.Lifecycle = sale.Paused
+	} else {
+		next.Lifecycle = sale.Live
+	}
+	a, err := r.Shard.Apply(r.Ctx, &r.version, next)
+	require.NoError(r.T, err)
+	require.Equal(r.T, sale.Applied, a.Outcome)
+	r.version = next
+	r.model.Apply(next.Lifecycle)
+	return "sale is " + string(next.Lifecycle)
 }

@@ -57,6 +57,19 @@ var Suite = []struct {
 	{"a rebuilt shard equals the old one", rebuilt},
 	{"a rebuild that is not the last does nothing", superseded},
 	{"undrained events are bounded, and trimmed", trimming},
+	{"who finds only held units waits", waitlisting},
+	{"nobody waits where there is no waitlist", waitlistOnDemand},
+	{"what comes back is offered to the first who waits", offered},
+	{"an offer that lapses goes to the next", lapsedOffers},
+	{"nobody overtakes, and few are passed over", nobodyOvertakes},
+	{"caps hold at the offer", capsAtTheOffer},
+	{"who can not be served any more leaves the line", hopelessLeave},
+	{"a line can be left, once", leaving},
+	{"carts and open lines wait whole", widerRequests},
+	{"a line stands still with its sale, and ends with it", lineOfASale},
+	{"a line ends when its waitlist is switched off", waitlistSwitchedOff},
+	{"many units that come back at once", manyTurns},
+	{"five hundred units and a line of two thousand", waitlistDrop},
 	{"one place in the room a customer", roomJoin},
 	{"who joins before the opening is drawn", roomDraw},
 	{"the rate of admission is exact", roomRate},
@@ -67,6 +80,7 @@ var Suite = []struct {
 	{"an admission is used once", roomAdmission},
 	{"a rebuild keeps the room", roomSurvives},
 	{"random operations agree with the model", randomOperations},
+	{"random operations in a sale with a waitlist", randomWaitlist},
 }
 
 // Run runs the suite; empty returns a client of a Redis that has nothing in it.

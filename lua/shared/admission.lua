@@ -3,8 +3,7 @@
 -- An admission is "<ms of admission>,<ms at which it ends>", as the door read it from the signed token;
 -- 'bad' for a token that is not ours, is another's, or is of another room; '' for none. It holds as
 -- long as what the room knows of its customer (room.lua) is that very admission, so that it is used
--- once. Only the hold uses it.
--- Nothing is made for sales that have no room.
+-- once. Only a hold, or a place on the waitlist, uses it. Nothing is made for sales that have no room.
 local admissions, admitted_customers, inside, uses
 
 -- Notes the admission that may follow a tier, and returns the tier.

@@ -1,7 +1,8 @@
 -- shared/record.lua: a reservation's record. Joined after shard.lua.
 --
 -- Eleven values joined by newlines: state, customer, fingerprint, lines, held_at, deadline,
--- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same.
+-- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same. Of one that waits,
+-- lines are as asked, held_at is when it began to, and order is the tier whose caps it has.
 local RECORD_FORM = '^' .. string.rep('([^\n]*)\n', 10) .. '([^\n]*)$'
 
 -- Returns the record's table, all values as text, or nil when there is none.
@@ -35,9 +36,11 @@ end
 local function finished_outcome(record, now)
   if record.state == 'held' then
     return now >= tonumber(record.deadline) and 'EXPIRED' or nil
+  elseif record.state == 'waiting' then
+    return 'WAITING'
   elseif record.state == 'confirmed' then
     return 'ALREADY_CONFIRMED'
-  elseif record.state == 'released' then
+  elseif record.state == 'released' or record.state == 'left' then
     return 'ALREADY_RELEASED'
   elseif record.state == 'cancelled' then
     return 'ALREADY_CANCELLED'
@@ -49,7 +52,7 @@ end
 local function save_record(shard, id, record)
   record.seq, record.mark = shard.seq_text, shard.mark
   record.packed = pack_record(record)
-  if record.state == 'held' or record.state == 'confirmed' then
+  if record.state == 'held' or record.state == 'confirmed' or record.state == 'waiting' then
     redis.call('SET', RECORD .. id, record.packed)
   else
     redis.call('SET', RECORD .. id, record.packed, 'PX', RECORD_TTL)

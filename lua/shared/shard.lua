@@ -1,6 +1,6 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- Every script takes the same ten KEYS, all in one slot:
+-- Every script takes the same thirteen KEYS, all in one slot:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
@@ -11,6 +11,9 @@
 --   LIMITS      fg:{sale:shard}:<epoch>:l:           prefix  + generation: hash (limits.lua)
 --   ONCE        fg:{sale:shard}:<epoch>:o:           prefix  + id: string (once.lua)
 --   ROOM        fg:{sale:shard}:queue:               prefix  of the keys of the waiting room (room.lua)
+--   WAITLIST    fg:{sale:shard}:<epoch>:waitlist     hash    SKU -> packed line (waitlist.lua)
+--   LINE        fg:{sale:shard}:<epoch>:w:           prefix  + SKU: zset, reservation by seq
+--   OFFERS      fg:{sale:shard}:<epoch>:offers       zset    SKU by ms: lines to look at
 -- and begins with the same four ARGV:
 --   EPOCH       the epoch in the key names; another than the shard's is answered RECOVERING
 --   MARK_BASE   random text, new for every call; a mark is this and the event's number in the call
@@ -19,6 +22,7 @@
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
 local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT, LIMITS, ONCE, ROOM =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local WAITLIST, LINE, OFFERS = KEYS[11], KEYS[12], KEYS[13]
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
