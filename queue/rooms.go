@@ -31,6 +31,7 @@ func (r *Rooms) Of(v *sale.Version) *Room {
 	room := r.rooms[v.Sale]
 	if room == nil {
 		room = openRoom(v.Sale, &r.o)
+		room.set(v, setting) // before anybody looks after it
 		r.rooms[v.Sale] = room
 		if r.start != nil {
 			r.start(room)
