@@ -67,6 +67,9 @@ func refusal(a *lua.Answer) *problem {
 	case sale.AlreadyReleased, sale.AlreadyCancelled:
 		done := &a.Reservation
 		p.detail = fmt.Sprintf("The reservation was %s at %s.", done.State, timeText(done.ResolvedAtMs))
+		if done.State == sale.StateLeft {
+			p.detail = "The place in line ended at " + timeText(done.ResolvedAtMs) + "."
+		}
 	case sale.Waiting:
 		p.detail = "The reservation waits in line, and holds nothing yet."
 	case sale.LineFull:
