@@ -214,10 +214,10 @@ func TestNotHTTP(t *testing.T) {
 }
 
 func TestPanicIsAProblem(t *testing.T) {
-	r := newRig(t, mini(t), nil)
-	r.putSale("roles", nil)
-	r.g.catalog = nil // Nothing that works looks like this.
-	res := r.get("/v1/sales/roles")
+	r := newRig(t, mini(t), func(d *Deps) {
+		d.Books = struct{ Books }{} // Nothing that works looks like this.
+	})
+	res := r.get("/v1/admin/reconciler")
 	doc := res.problem(t, codeInternal)
 	require.NotContains(t, string(res.text), "nil")
 	require.Contains(t, r.logs.String(), fmt.Sprint(doc["instance"]))
