@@ -23,8 +23,7 @@ const (
 	recordArrays = `unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
 		$9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[])`
 	upsertRecords = `INSERT INTO reservations AS r (sale, shard, ` + recordFields + `)
-		SELECT $1, $2, n.* FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-			$9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[]) AS n
+		SELECT $1, $2, n.* FROM ` + recordArrays + ` AS n
 		ON CONFLICT (sale, reservation) DO UPDATE SET (shard, ` + recordFields + `) = (excluded.shard,
 			excluded.reservation, excluded.state, excluded.customer, excluded.fingerprint, excluded.lines,
 			excluded.held_at_ms, excluded.deadline_ms, excluded.resolved_at_ms, excluded.extension,
