@@ -95,7 +95,7 @@ func customersOwn(t *testing.T, store *lua.Store) {
 		past, err := r.ledger.Reservation(t.Context(), "own", "own-00001")
 		return err == nil && past.State == sale.StateReleased
 	})
-	require.NoError(t, store.Client().Del(t.Context(), "fg:{own:0}:1:r:own-00001").Err())
+	require.NoError(t, store.Client().HDel(t.Context(), "fg:{own:0}:1:records", "own-00001").Err())
 	r.call("GET", "/v1/reservations/own-00001?sale=own", "", ada...).want(t, http.StatusOK)
 	r.call("GET", "/v1/reservations/own-00001?sale=own", "", bob...).problem(t, codeUnknownReservation)
 }

@@ -187,12 +187,12 @@ func TestVerbsInEveryState(t *testing.T) {
 func (r *rig) expire(saleID, id string) {
 	r.Helper()
 	rdb := r.store.Client()
-	record := fmt.Sprintf("fg:{%s:0}:1:r:%s", saleID, id)
-	packed, err := rdb.Get(r.Context(), record).Result()
+	records := fmt.Sprintf("fg:{%s:0}:1:records", saleID)
+	packed, err := rdb.HGet(r.Context(), records, id).Result()
 	require.NoError(r, err)
 	f := strings.Split(packed, "\n")
 	f[5] = "1000"
-	require.NoError(r, rdb.Set(r.Context(), record, strings.Join(f, "\n"), 0).Err())
+	require.NoError(r, rdb.HSet(r.Context(), records, id, strings.Join(f, "\n")).Err())
 }
 
 func TestReleasePartly(t *testing.T) {
@@ -365,7 +365,7 @@ func TestReservationFromTheLedger(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return r.get("/v1/reservations/past-0001?sale=past").want(t, http.StatusOK)["durable"] == true
 	}, 5e9, 5e6)
-	require.NoError(t, r.store.Client().Del(t.Context(), "fg:{past:0}:1:r:past-0001").Err())
+	require.NoError(t, r.store.Client().HDel(t.Context(), "fg:{past:0}:1:records", "past-0001").Err())
 	doc := r.get("/v1/reservations/past-0001?sale=past").want(t, http.StatusOK)
 	require.Equal(t, []any{"released", true}, []any{doc["state"], doc["durable"]})
 }

@@ -122,7 +122,7 @@ func TestTicketsOfAWaitlist(t *testing.T) {
 		past, err := r.ledger.Reservation(t.Context(), "wait", "waiter-01")
 		return err == nil && past.State == sale.StateLeft
 	})
-	require.NoError(t, r.store.Client().Del(t.Context(), "fg:{wait:0}:1:r:waiter-01").Err())
+	require.NoError(t, r.store.Client().HDel(t.Context(), "fg:{wait:0}:1:records", "waiter-01").Err())
 	require.Equal(t, "left", r.get("/v1/queue/"+t1).want(t, http.StatusOK)["state"])
 	require.Equal(t, "left", r.get("/v1/reservations/waiter-01?sale=wait").want(t, http.StatusOK)["state"])
 	require.Empty(t, r.logs.String())

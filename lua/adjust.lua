@@ -6,8 +6,8 @@
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), ADJUSTMENT (read, write), WAITLIST (read, write),
---       LINE (read, write), OFFERS (write)
+--       EVENTS (write), RECORDS (read, write), FINISHED (write), ADJUSTMENT (read, write),
+--       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 id           adjustment
 --       6 fingerprint  of the request
 --       7 sku
@@ -89,7 +89,7 @@ local packed = table.concat({
   fingerprint, sku, location, field, whole(after - before), shard.now_text, packed_level('\n'),
   shard.seq_text, shard.mark,
 }, '\n')
-redis.call('SET', ADJUSTMENT .. id, packed, 'PX', RECORD_TTL)
+redis.call('SET', ADJUSTMENT .. id, packed, 'PX', whole(RECORD_TTL))
 offer_lines(shard, {{sku = sku}})
 save_units()
 save_head(shard)

@@ -98,7 +98,7 @@ append_event(shard, shard.fresh and 'sale_created' or 'sale_changed', '', '', ''
 call_in_chunks('HSET', STOCK, set)
 call_in_chunks('HDEL', STOCK, removed)
 if shard.fresh then
-  redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'door', 'open', 'watermark', '0')
+  redis.call('HSET', SALE, 'layout', LAYOUT, 'epoch', EPOCH, 'door', OPEN, 'watermark', '0')
   redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at', 'waiting')
 end
 redis.call('HSET', SALE, unpack(ARGV, SETTINGS, FIRST - 1))

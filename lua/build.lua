@@ -4,15 +4,15 @@
 --
 -- Joins: shard
 -- KEYS: SALE (read, write), STOCK (write), CUSTOMERS (write), DEADLINES (write), EVENTS (write),
---       RECORD (write), ADJUSTMENT (write), WAITLIST (write), LINE (write), OFFERS (write); all of the
---       new epoch
+--       RECORDS (write), FINISHED (write), ADJUSTMENT (write), WAITLIST (write), LINE (write),
+--       OFFERS (write); all of the new epoch
 -- ARGV: 5 token  of the rebuild
 --       6 slice  from 1
 --       then 4 values a row: kind, name, value, number
 --         stock       SKU, packed item, ''
 --         customer    customer, packed counts, ''
---         record      reservation id, record, ms to live or ''
---         deadline    reservation id, '', deadline in ms
+--         record      reservation id, record, '' or, of a finished one, when it ended in ms: oldest first
+--         deadline    reservation ids joined by newlines, '', deadline in ms
 --         adjustment  adjustment id, record, ms to live
 --         waitlist    SKU, packed line, ''
 --         waiter      <SKU>/<reservation id>, '', seq
@@ -25,29 +25,30 @@ if redis.call('HGET', SALE, 'building') ~= token .. ':' .. whole(slice - 1) then
 end
 
 if slice == 1 then
-  redis.call('UNLINK', STOCK, CUSTOMERS, DEADLINES, EVENTS, WAITLIST, OFFERS)
+  redis.call('UNLINK', STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORDS, FINISHED, WAITLIST, OFFERS)
 end
 -- What can be written together is: a command for each row would take twice the time.
 local stock, customers, deadlines, records, waitlist, offers = {}, {}, {}, {}, {}, {}
+local finished = {}
 local lists = {
   stock = stock, customer = customers, deadline = deadlines, record = records, waitlist = waitlist,
 }
 for i = FIRST, #ARGV, STRIDE do
   local kind, name, value, number = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local list, key = lists[kind], name
-  if kind == 'record' or kind == 'adjustment' then
-    key = (kind == 'record' and RECORD or ADJUSTMENT) .. name
-  end
+  local list = lists[kind]
   local n = list and #list
   if kind == 'waiter' then
     local sku, id = string.match(name, '^([^/]*)/(.*)$')
     redis.call('ZADD', LINE .. sku, number, id)
   elseif kind == 'deadline' then
     list[n + 1], list[n + 2] = number, name
-  elseif number == '' then
-    list[n + 1], list[n + 2] = key, value
+  elseif kind == 'adjustment' then
+    redis.call('SET', ADJUSTMENT .. name, value, 'PX', number)
   else
-    redis.call('SET', key, value, 'PX', number)
+    list[n + 1], list[n + 2] = name, value
+    if kind == 'record' and number ~= '' then
+      finished[#finished + 1] = number .. ' ' .. name
+    end
   end
 end
 call_in_chunks('HSET', STOCK, stock)
@@ -58,8 +59,7 @@ for i = 1, #waitlist, 2 do
   offers[i], offers[i + 1] = now, waitlist[i]
 end
 call_in_chunks('ZADD', OFFERS, offers)
-for i = 1, #records, CHUNK do
-  redis.call('MSET', unpack(records, i, math.min(i + CHUNK - 1, #records)))
-end
+call_in_chunks('HSET', RECORDS, records)
+call_in_chunks('RPUSH', FINISHED, finished)
 redis.call('HSET', SALE, 'building', token .. ':' .. whole(slice))
 return {'DONE', EPOCH, '0', now, ''}

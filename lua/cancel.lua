@@ -3,8 +3,8 @@
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
---       EVENTS (write), RECORD (read, write), WAITLIST (read, write), LINE (read, write),
---       OFFERS (write)
+--       EVENTS (write), RECORDS (read, write), FINISHED (write), WAITLIST (read, write),
+--       LINE (read, write), OFFERS (write)
 -- ARGV: 5 id       reservation
 --       6 restock  1: the units can be sold again; 0: they leave on_hand
 --       7 actor    who cancels, for the ledger
@@ -19,7 +19,7 @@ if not shard then
 end
 
 local id, restock, actor, data = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8]
-local record = parse_record(redis.call('GET', RECORD .. id))
+local record = read_record(shard, id)
 if not record then
   return answer(shard, 'UNKNOWN_RESERVATION')
 elseif record.state == 'cancelled' then

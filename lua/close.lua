@@ -26,7 +26,7 @@ if not field[1] then
 end
 if token ~= '' then
   redis.call('HSET', SALE, 'door', 'recovering', 'door_reason', reason, 'building', token .. ':0')
-elseif field[5] == 'open' and field[1] == EPOCH then
+elseif field[5] == OPEN and field[1] == EPOCH then
   redis.call('HSET', SALE, 'door', 'recovering', 'door_reason', reason)
 end
 return {

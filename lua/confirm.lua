@@ -2,8 +2,8 @@
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
---       EVENTS (write), RECORD (read, write), WAITLIST (read, write), LINE (read, write),
---       OFFERS (write)
+--       EVENTS (write), RECORDS (read, write), FINISHED (write), WAITLIST (read, write),
+--       LINE (read, write), OFFERS (write)
 -- ARGV: 5 id     reservation
 --       6 order  the storefront's order id
 --       7 actor  who confirms, for the ledger
@@ -20,7 +20,7 @@ if not shard then
 end
 
 local id, order, actor = ARGV[5], ARGV[6], ARGV[7]
-local record = parse_record(redis.call('GET', RECORD .. id))
+local record = read_record(shard, id)
 if not record then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end

@@ -38,7 +38,7 @@ type Row struct {
 type RowValue struct {
 	Row
 	Value string
-	// LeftMs is how long a record or an adjustment has to live; -1 is for ever.
+	// LeftMs is how long an adjustment has to live; -1 is for ever.
 	LeftMs int64
 }
 
@@ -81,7 +81,7 @@ func (s *Shard) Cut(ctx context.Context, epoch int64, rows []Row) (Cut, error) {
 	if len(f) != cutFields+2*len(rows) {
 		return c, fmt.Errorf("cut: %w: %d fields", ErrScript, len(f))
 	}
-	c.Mark, c.Open = text(f[0]), text(f[2]) == "open" && text(f[3]) == ""
+	c.Mark, c.Open = text(f[0]), text(f[2]) == doorOpen && text(f[3]) == ""
 	if c.LastMs, err = strconv.ParseInt(text(f[1]), 10, 64); err != nil {
 		return c, fmt.Errorf("cut: %w: %w", ErrScript, err)
 	}
@@ -89,7 +89,7 @@ func (s *Shard) Cut(ctx context.Context, epoch int64, rows []Row) (Cut, error) {
 	for i, r := range rows {
 		v := RowValue{Row: r, Value: text(f[cutFields+2*i])}
 		v.LeftMs, _ = strconv.ParseInt(text(f[cutFields+2*i+1]), 10, 64)
-		if (r.Kind == RowDeadline || r.Kind == RowWaiter) && v.Value != "" {
+		if r.Kind == RowWaiter && v.Value != "" {
 			score, err := strconv.ParseFloat(v.Value, 64)
 			if err != nil {
 				return c, fmt.Errorf("cut: %w: %w", ErrScript, err)
@@ -104,8 +104,8 @@ func (s *Shard) Cut(ctx context.Context, epoch int64, rows []Row) (Cut, error) {
 // MaxCut bounds the rows of one cut: about 1 ms of Redis.
 const MaxCut = 1000
 
-// Names calls f with the names of all rows that Redis has in an epoch, settings apart, some hundred
-// at a time. What comes or goes meanwhile may be among them or not, and one may be named twice.
+// Names calls f with the names of all rows that Redis has in an epoch, settings and deadlines apart, some
+// hundred at a time. What comes or goes meanwhile may be among them or not, and one may be named twice.
 func (s *Shard) Names(ctx context.Context, epoch int64, f func([]Row) error) error {
 	node, err := s.node(ctx)
 	if err != nil {
@@ -113,19 +113,15 @@ func (s *Shard) Names(ctx context.Context, epoch int64, f func([]Row) error) err
 	}
 	in := tag(s.Sale, s.Number) + strconv.FormatInt(epoch, 10) + ":"
 	for _, hash := range []struct {
-		key    string
-		kind   RowKind
-		sorted bool
+		key  string
+		kind RowKind
 	}{
-		{in + "stock", RowStock, false},
-		{in + "customers", RowCustomer, false},
-		{in + "deadlines", RowDeadline, true},
-		{in + "waitlist", RowWaitlist, false},
+		{in + "stock", RowStock},
+		{in + "customers", RowCustomer},
+		{in + "records", RowRecord},
+		{in + "waitlist", RowWaitlist},
 	} {
 		err := eachPage(func(cursor uint64) ([]string, uint64, error) {
-			if hash.sorted {
-				return node.ZScan(ctx, hash.key, cursor, "", scanCount).Result()
-			}
 			return node.HScan(ctx, hash.key, cursor, "", scanCount).Result()
 		}, func(pairs []string) error {
 			rows := make([]Row, 0, len(pairs)/2)
@@ -140,13 +136,11 @@ func (s *Shard) Names(ctx context.Context, epoch int64, f func([]Row) error) err
 	}
 	return eachPage(func(cursor uint64) ([]string, uint64, error) {
 		// Nothing in a sale's id, nor the braces of the tag, is a pattern to SCAN.
-		return node.Scan(ctx, cursor, in+"[raw]:*", scanCount).Result()
+		return node.Scan(ctx, cursor, in+"[aw]:*", scanCount).Result()
 	}, func(keys []string) error {
 		rows := make([]Row, 0, len(keys))
 		for _, key := range keys {
 			switch kind, name, _ := strings.Cut(strings.TrimPrefix(key, in), ":"); kind {
-			case "r":
-				rows = append(rows, Row{RowRecord, name})
 			case "a":
 				rows = append(rows, Row{RowAdjustment, name})
 			case "w":

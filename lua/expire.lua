@@ -1,12 +1,13 @@
 -- expire.lua: gives back holds past their deadline, oldest first, a bounded number a call, offers them and
 -- what earlier calls left over to those who wait, and notes that the shard is alive. Ends the line of a
--- sale that is over. Clears away the limits of a sale that nobody attempts any more.
+-- sale that is over. Clears away the limits of a sale that nobody attempts any more, and records whose time
+-- is over.
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, offer, limits
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), LIMITS (write), WAITLIST (read, write),
---       LINE (read, write), OFFERS (read, write)
--- ARGV: 5 limit     holds at most
+--       EVENTS (write), RECORDS (read, write), FINISHED (read, write), LIMITS (write),
+--       WAITLIST (read, write), LINE (read, write), OFFERS (read, write)
+-- ARGV: 5 limit     holds and records at most, but for those that were held by one call
 --       6 alive_ms  write the time when it was not written for so long
 -- Replies: DONE, then holds given back, 1 when there is more to do at once (else 0), and how many wait
 --   and without: MISSING RECOVERING
@@ -18,19 +19,43 @@ end
 
 local MOST_NOTED = 32 -- lines of OFFERS that one call looks at
 local limit, alive = tonumber(ARGV[5]), tonumber(ARGV[6])
-local due = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', whole(shard.now), 'LIMIT', 0, limit)
 local waited = waiting_in(shard) > 0
 local expired, skus, seen = 0, {}, {}
-if #due > 0 then
-  local keys = {}
-  for i, id in ipairs(due) do
-    keys[i] = RECORD .. id
+
+-- Members of DEADLINES that are due, and the reservations in them.
+local PAGE_DUE = 8
+local function read_due()
+  local due, ids, listed = {}, {}, {}
+  repeat
+    local page = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', shard.now_text, 'LIMIT', #due, PAGE_DUE)
+    for _, member in ipairs(page) do
+      due[#due + 1] = member
+      for id in string.gmatch(member, '[^\n]+') do
+        if not listed[id] then -- one that was extended is in two
+          ids[#ids + 1], listed[id] = id, true
+        end
+      end
+    end
+  until #page < PAGE_DUE or #ids >= limit
+  return due, ids
+end
+
+-- Calls f with the record of each reservation.
+local function each_record(ids, f)
+  for from = 1, #ids, CHUNK do
+    local packed = redis.call('HMGET', RECORDS, unpack(ids, from, math.min(from + CHUNK - 1, #ids)))
+    for i = 1, #packed do
+      f(ids[from + i - 1], parse_record(packed[i]))
+    end
   end
-  local packed = redis.call('MGET', unpack(keys))
+end
+
+local due, ids = read_due()
+if #due > 0 then
   pass_full_memory()
-  for i, id in ipairs(due) do
-    local record = parse_record(packed[i])
-    if record and record.state == 'held' then
+  each_record(ids, function(id, record)
+    -- Others in the member may have been given back, sold or extended since.
+    if record and record.state == 'held' and shard.now >= tonumber(record.deadline) then
       append_event(shard, 'expired', id, record.customer, record.lines, '', '', '')
       record.state, record.resolved_at = 'expired', shard.now_text
       local lines = parse_lines(record.lines)
@@ -41,8 +66,34 @@ if #due > 0 then
         add_skus(skus, seen, lines)
       end
     end
+  end)
+  call_in_chunks('ZREM', DEADLINES, due)
+end
+
+-- Clears away records that ended long ago; true when there may be more.
+local function drop_finished()
+  local ends = shard.now - RECORD_TTL
+  local function is_over(entry)
+    return entry and tonumber(string.match(entry, '^%d+')) <= ends
   end
-  redis.call('ZREM', DEADLINES, unpack(due))
+  if not is_over(redis.call('LINDEX', FINISHED, 0)) then
+    return false
+  end
+  local over, gone = {}, {}
+  for _, entry in ipairs(redis.call('LRANGE', FINISHED, 0, limit - 1)) do
+    if is_over(entry) then
+      over[#over + 1] = string.match(entry, '^%d+ (.*)$')
+    end
+  end
+  each_record(over, function(id, record)
+    -- An id may have been used again once its record was over.
+    if record and not remembered(shard, record.packed) then
+      gone[#gone + 1] = id
+    end
+  end)
+  call_in_chunks('HDEL', RECORDS, gone)
+  redis.call('LTRIM', FINISHED, #over, -1)
+  return #over == limit
 end
 
 -- The line ends with the sale, and when a change of the sale takes it away.
@@ -50,7 +101,7 @@ local function end_line()
   local left = MOST_OFFERS
   for _, sku in ipairs(redis.call('HKEYS', WAITLIST)) do
     for _, id in ipairs(left > 0 and redis.call('ZRANGE', LINE .. sku, 0, left - 1) or {}) do
-      local record = not departed[id] and parse_record(redis.call('GET', RECORD .. id))
+      local record = not departed[id] and parse_record(redis.call('HGET', RECORDS, id))
       if left > 0 and record and record.state == 'waiting' then
         leave_line(shard, id, record, asked_lines(record.lines), '', 'ended')
         left = left - 1
@@ -86,6 +137,7 @@ elseif shard.now - shard.last >= alive then
 end
 
 drop_idle_limits(shard)
+more = drop_finished() or more
 
 local first = next_deadline(DEADLINES)
 local reply = head(shard, 'DONE', first and whole(first))

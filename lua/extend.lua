@@ -1,7 +1,8 @@
 -- extend.lua: gives a hold a full hold time from now.
 --
 -- Joins: shard, event, record
--- KEYS: SALE (read, write), DEADLINES (write), EVENTS (write), RECORD (read, write)
+-- KEYS: SALE (read, write), DEADLINES (write), EVENTS (write), RECORDS (read, write),
+--       FINISHED (write)
 -- ARGV: 5 id         reservation
 --       6 extension  its number, from 1; a number given before is a replay
 --       7 actor      who extends, for the ledger
@@ -22,7 +23,7 @@ if not shard then
 end
 
 local id, extension, actor, owner = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local record = parse_record(redis.call('GET', RECORD .. id))
+local record = read_record(shard, id)
 if not record or not owned_by(record, owner) then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end

@@ -1,7 +1,7 @@
 -- find.lua: reads records; changes nothing.
 --
 -- Joins: shard, record, units, waitlist
--- KEYS: SALE (read), STOCK (read), RECORD (read), LINE (read)
+-- KEYS: SALE (read), STOCK (read), RECORDS (read), LINE (read)
 -- ARGV: 5 and on  reservation ids, 1..N
 -- Replies: DONE, then three fields an id: outcome, detail, and for one that waits how many are before it
 --   in the longest of its lines, and the units that are free or may come back of the SKU with fewest
@@ -14,8 +14,8 @@ if not shard then
 end
 
 -- Of one that waits.
-local function chances(id, packed)
-  local lines = parse_lines(parse_record(packed).lines)
+local function chances(id, record)
+  local lines = parse_lines(record.lines)
   local back
   for _, line in ipairs(lines) do
     local item, units = item_of(line.sku), 0
@@ -27,15 +27,11 @@ local function chances(id, packed)
   return whole(ahead_of(id, lines)) .. ',' .. whole(back)
 end
 
-local keys = {}
-for i = 5, #ARGV do
-  keys[#keys + 1] = RECORD .. ARGV[i]
-end
 local reply = head(shard, 'DONE')
-for i, packed in ipairs(redis.call('MGET', unpack(keys))) do
-  reply[#reply + 1] = packed and 'FOUND' or 'UNKNOWN_RESERVATION'
-  reply[#reply + 1] = packed or ''
-  local waits = packed and string.sub(packed, 1, 8) == 'waiting\n'
-  reply[#reply + 1] = waits and chances(ARGV[4 + i], packed) or ''
+for i, packed in ipairs(redis.call('HMGET', RECORDS, unpack(ARGV, 5))) do
+  local record = remembered(shard, packed)
+  reply[#reply + 1] = record and 'FOUND' or 'UNKNOWN_RESERVATION'
+  reply[#reply + 1] = record and packed or ''
+  reply[#reply + 1] = record and record.state == 'waiting' and chances(ARGV[4 + i], record) or ''
 end
 return reply

@@ -16,8 +16,8 @@ if redis.call('HGET', SALE, 'building') ~= token .. ':' .. slices or now > not_a
   return {'SUPERSEDED', EPOCH, '0', whole(now), ''}
 end
 
-redis.call('HSET', SALE, 'layout', '1', 'epoch', EPOCH, 'seq', seq, 'mark', mark,
-  'last_ms', whole(now), 'watermark', seq, 'door', 'open')
+redis.call('HSET', SALE, 'layout', LAYOUT, 'epoch', EPOCH, 'seq', seq, 'mark', mark,
+  'last_ms', whole(now), 'watermark', seq, 'door', OPEN)
 redis.call('HSET', SALE, unpack(ARGV, FIRST))
 redis.call('HDEL', SALE, 'building', 'door_reason', 'limits_at')
 return {'DONE', EPOCH, seq, whole(now), ''}

@@ -18,8 +18,8 @@ import (
 
 var (
 	keyNames = []string{
-		"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORD", "ADJUSTMENT", "LIMITS", "ONCE", "ROOM",
-		"WAITLIST", "LINE", "OFFERS",
+		"SALE", "STOCK", "CUSTOMERS", "DEADLINES", "EVENTS", "RECORDS", "FINISHED", "ADJUSTMENT", "LIMITS",
+		"ONCE", "ROOM", "WAITLIST", "LINE", "OFFERS",
 	}
 	word      = regexp.MustCompile(`\b[A-Z][A-Z_]+\b`)
 	quoted    = regexp.MustCompile(`'([A-Z][A-Z_]+)'`)

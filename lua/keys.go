@@ -17,12 +17,12 @@ func tag(sale string, shard int) string {
 	return "fg:{" + sale + ":" + strconv.Itoa(shard) + "}:"
 }
 
-// newEra names the thirteen keys of shared/shard.lua.
+// newEra names the fourteen keys of shared/shard.lua.
 func newEra(sale string, shard int, epoch int64) *era {
 	t, n := tag(sale, shard), strconv.FormatInt(epoch, 10)
 	in := t + n + ":"
 	return &era{epoch: epoch, text: n, keys: []string{
-		t + "sale", in + "stock", in + "customers", in + "deadlines", in + "events", in + "r:", in + "a:",
-		in + "l:", in + "o:", t + "queue:", in + "waitlist", in + "w:", in + "offers",
+		t + "sale", in + "stock", in + "customers", in + "deadlines", in + "events", in + "records",
+		in + "finished", in + "a:", in + "l:", in + "o:", t + "queue:", in + "waitlist", in + "w:", in + "offers",
 	}}
 }

@@ -41,6 +41,9 @@ func (r RawEvent) Parse(saleID string, shard int) (sale.Event, error) {
 
 var lookScript = load("look")
 
+// doorOpen is OPEN of shared/shard.lua.
+const doorOpen = "open:2"
+
 // lookFields come before the events in the reply of look.lua.
 const lookFields = 7
 
@@ -59,7 +62,7 @@ func (s *Shard) Look(ctx context.Context, epoch, after int64, limit int) (Look, 
 		return l, fmt.Errorf("look: %w: %d fields", ErrScript, len(f))
 	}
 	l.Epoch, l.Seq, l.Mark = h.Epoch, h.Seq, text(f[0])
-	l.Open, l.Reason, l.Building = text(f[2]) == "open", text(f[3]), text(f[4])
+	l.Open, l.Reason, l.Building = text(f[2]) == doorOpen, text(f[3]), text(f[4])
 	// A shard made by a rebuild that did not get far has no version yet.
 	l.Version, _ = strconv.ParseInt(text(f[6]), 10, 64)
 	for i, to := range map[int]*int64{1: &l.LastMs, 5: &l.Watermark} {

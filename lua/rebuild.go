@@ -1,6 +1,7 @@
 package lua
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -86,20 +87,7 @@ func (w *sliceWriter) all(b *sale.Books, recordMs, nowMs int64) {
 	for customer, counts := range b.Customers {
 		w.row("customer", customer, packCounts(counts), "")
 	}
-	for id, r := range b.Reservations {
-		left := ""
-		if r.State.Finished() {
-			ms := r.ResolvedAtMs + recordMs - nowMs
-			if ms <= 0 {
-				continue
-			}
-			left = strconv.FormatInt(ms, 10)
-		}
-		w.row("record", id, r.Pack(), left)
-		if r.State == sale.StateHeld {
-			w.row("deadline", id, "", strconv.FormatInt(r.DeadlineMs, 10))
-		}
-	}
+	w.reservations(b, recordMs, nowMs)
 	for sku, line := range b.Lines {
 		w.row("waitlist", sku, packLine(line), "")
 		for _, r := range line.Waiting {
@@ -112,6 +100,42 @@ func (w *sliceWriter) all(b *sale.Books, recordMs, nowMs int64) {
 		}
 	}
 }
+
+func (w *sliceWriter) reservations(b *sale.Books, recordMs, nowMs int64) {
+	var finished []*sale.Reservation
+	due := map[int64]string{} // by deadline in ms: ids joined by newlines
+	for id, r := range b.Reservations {
+		if r.State.Finished() {
+			if r.ResolvedAtMs+recordMs > nowMs {
+				finished = append(finished, r)
+			}
+			continue
+		}
+		w.row("record", id, r.Pack(), "")
+		if r.State != sale.StateHeld {
+			continue
+		}
+		member := due[r.DeadlineMs]
+		if len(member) > maxMember {
+			w.row("deadline", member, "", strconv.FormatInt(r.DeadlineMs, 10))
+			member = ""
+		}
+		if member != "" {
+			member += "\n"
+		}
+		due[r.DeadlineMs] = member + id
+	}
+	for at, member := range due {
+		w.row("deadline", member, "", strconv.FormatInt(at, 10))
+	}
+	slices.SortFunc(finished, func(a, b *sale.Reservation) int { return cmp.Compare(a.ResolvedAtMs, b.ResolvedAtMs) })
+	for _, r := range finished {
+		w.row("record", r.ID, r.Pack(), strconv.FormatInt(r.ResolvedAtMs, 10))
+	}
+}
+
+// maxMember is about how many bytes of reservation ids are one member of the deadlines.
+const maxMember = 1000
 
 func (w *sliceWriter) row(kind, name, value, number string) {
 	if w.stopped {

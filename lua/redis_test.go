@@ -100,19 +100,40 @@ func TestRecordsExpire(t *testing.T) {
 	server := redistest.Shared(t)
 	rdb := connect(t, server.Addr())
 	e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
-	brief := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, RecordMs: 50}).Shard("drop", 0)
+	brief := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, RecordMs: 5000}).Shard("drop", 0)
 	held, released := e.MustHold("c-1", "BAG/=1"), e.MustHold("c-1", "BAG/=1")
 	_, err := brief.Release(e.Ctx, released, nil, "test", "")
 	require.NoError(t, err)
-	ttl, err := rdb.PTTL(e.Ctx, "fg:{drop:0}:1:r:"+held).Result()
-	require.NoError(t, err)
-	require.Negative(t, ttl, "a hold's record has no TTL")
-	require.Eventually(t, func() bool {
-		found, err := brief.Find(e.Ctx, released)
+	outcome := func(id string) sale.Outcome {
+		found, err := brief.Find(e.Ctx, id)
 		require.NoError(t, err)
-		return found[0].Outcome == sale.UnknownReservation
-	}, 5*time.Second, 10*time.Millisecond)
-	require.Equal(t, sale.Held, e.Reserve(released, "c-2", "BAG/=3").Outcome, "the id may be used again")
+		return found[0].Outcome
+	}
+	sweep := func(now int64) map[string]string {
+		e.SetNow(now)
+		x, err := brief.Expire(e.Ctx, lua.MaxBatch)
+		require.NoError(t, err)
+		require.False(t, x.More)
+		records, err := rdb.HGetAll(e.Ctx, "fg:{drop:0}:1:records").Result()
+		require.NoError(t, err)
+		return records
+	}
+	require.Contains(t, sweep(luatest.Base+4999), released)
+	require.Equal(t, sale.Found, outcome(released))
+	e.SetNow(luatest.Base + 5000)
+	require.Equal(t, sale.UnknownReservation, outcome(released), "over before anybody has cleared it away")
+	again, err := brief.Reserve(e.Ctx, []lua.ReserveRequest{e.Request(released, "c-2", "BAG/=3")})
+	require.NoError(t, err)
+	require.Equal(t, sale.Held, again[0].Outcome, "the id may be used again")
+	require.Contains(t, sweep(luatest.Base+5000), released, "what is held under it now stays")
+	_, err = brief.Release(e.Ctx, released, nil, "test", "")
+	require.NoError(t, err)
+	require.NotContains(t, sweep(luatest.Base+10_000), released)
+	require.Equal(t, sale.Found, outcome(held), "expired by now, a time ago that is not over")
+	require.NotContains(t, sweep(luatest.Base+15_000), held)
+	finished, err := rdb.Exists(e.Ctx, "fg:{drop:0}:1:finished").Result()
+	require.NoError(t, err)
+	require.Zero(t, finished)
 }
 
 // TestServerAway guards that a call to a dead server ends in time, as an unknown outcome.

@@ -3,8 +3,8 @@
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, offer
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
---       EVENTS (write), RECORD (read, write), WAITLIST (read, write), LINE (read, write),
---       OFFERS (write)
+--       EVENTS (write), RECORDS (read, write), FINISHED (write), WAITLIST (read, write),
+--       LINE (read, write), OFFERS (write)
 -- ARGV: 5 id     reservation
 --       6 keep   packed lines that stay held; '' gives everything back
 --       7 actor  who releases, for the ledger
@@ -24,7 +24,7 @@ if not shard then
 end
 
 local id, keep, actor, owner = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local record = parse_record(redis.call('GET', RECORD .. id))
+local record = read_record(shard, id)
 if not record or not owned_by(record, owner) then
   return answer(shard, 'UNKNOWN_RESERVATION')
 end

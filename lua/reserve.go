@@ -85,26 +85,21 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	if len(batch) == 0 || len(batch) > MaxBatch {
 		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
 	}
-	args := make([]any, 0, 1+6*len(batch))
+	args := make([]any, 0, 1+8*len(batch))
 	args = append(args, s.store.opts.StreamMaxEvents)
 	for i := range batch {
 		r := &batch[i]
-		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor, r.from())
+		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor, r.IP, r.Device,
+			r.tierAndAdmission())
 	}
 	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
 }
 
-// from is what limits, tiers and the waiting room ask of a request beside its customer: "" when there
-// is nothing.
-func (r *ReserveRequest) from() string {
-	if r.IP == "" && r.Device == "" && r.Tier == "" && r.Admission == "" {
-		return ""
+func (r *ReserveRequest) tierAndAdmission() string {
+	if r.Admission == "" {
+		return r.Tier
 	}
-	from := r.IP + "\n" + r.Device + "\n" + r.Tier
-	if r.Admission != "" {
-		from += "\n" + r.Admission
-	}
-	return from
+	return r.Tier + "\n" + r.Admission
 }
 
 // read fills an answer from the detail of its outcome.

@@ -9,17 +9,18 @@
 --
 -- Joins: shard, event, record, units, caps, allocation, waitlist, limits, admission
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
---       EVENTS (write), RECORD (read, write), LIMITS (read, write), ROOM (read, write),
+--       EVENTS (write), RECORDS (read, write), LIMITS (read, write), ROOM (read, write),
 --       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
---       then 6 values a request:
+--       then 8 values a request:
 --         id           reservation id
 --         customer     whose caps count
 --         fingerprint  of the request as asked
 --         lines        packed, normalized; an empty location lets the sale's allocation pick
 --         actor        who asks, for the ledger
---         from         ip, device and tier, then an admission (admission.lua) if there is one, joined by
---                      newlines; '' when it names none of them
+--         ip           it comes from; '' for none, likewise
+--         device
+--         tier         then, after a newline, an admission (admission.lua) if there is one
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
@@ -40,17 +41,8 @@ if not shard then
   return closed
 end
 
-local FIRST, STRIDE = 6, 6
+local FIRST, STRIDE = 6, 8
 local stream_max = tonumber(ARGV[5])
-
--- Who asks beside the customer: ip, device, and tier with what follows.
-local FROM_FORM = '^([^\n]*)\n([^\n]*)\n(.*)$'
-local function asks_from(from)
-  if from == '' then
-    return '', '', ''
-  end
-  return string.match(from, FROM_FORM)
-end
 
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
 -- that are not replays.
@@ -58,11 +50,14 @@ local rules = parse_rules(shard.limits, '')
 local fields, first_field, tier_of = {}, {}, {}
 local ids = {}
 for i = FIRST, #ARGV, STRIDE do
-  ids[#ids + 1] = RECORD .. ARGV[i]
+  ids[#ids + 1] = ARGV[i]
 end
-local records = redis.call('MGET', unpack(ids))
+local records = redis.call('HMGET', RECORDS, unpack(ids))
 local skus, names = {}, {}
 for n = 1, #ids do
+  if records[n] and not remembered(shard, records[n]) then
+    records[n] = false
+  end
   if not records[n] then
     local at = FIRST + (n - 1) * STRIDE
     for _, line in ipairs(asked_lines(ARGV[at + 3])) do
@@ -77,12 +72,12 @@ for n = 1, #ids do
       names[#names + 1] = customer
     end
     if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
-      local ip, device, tier = asks_from(ARGV[at + 5])
+      local tier = ARGV[at + 7]
       if shard.room ~= '' then
         tier = asks_admission(n, customer, tier)
       end
       first_field[n] = #fields
-      add_fields(rules, fields, customer, ip, device)
+      add_fields(rules, fields, customer, ARGV[at + 5], ARGV[at + 6])
       tier_of[n] = tier ~= '' and caps_of(shard, tier)
     end
   end
@@ -139,9 +134,9 @@ local function judge_known(id, packed, customer, fingerprint)
   return outcome or 'REPLAY', packed
 end
 
--- What is written when all are judged: entries of EVENTS, records, deadlines. fresh are the records
+-- What is written when all are judged: entries of EVENTS, records, who is held. fresh are the records
 -- by reservation, for those further down in this batch.
-local entries, set, scores, fresh = {}, {}, {}, {}
+local entries, set, held, fresh = {}, {}, {}, {}
 local deadline = whole(shard.now + shard.hold)
 
 local function hold(n, id, customer, fingerprint, lines, actor)
@@ -152,8 +147,7 @@ local function hold(n, id, customer, fingerprint, lines, actor)
   local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n'
     .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
-  i = #scores
-  scores[i + 1], scores[i + 2] = deadline, id
+  held[#held + 1] = id
   fresh[id] = record
   return 'HELD', record
 end
@@ -187,8 +181,7 @@ local function wait(n, at, lines)
     return 'LINE_FULL', ''
   end
   local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local _, _, tier = asks_from(ARGV[at + 5])
-  tier = string.match(string.match(tier, '^[^\n]*'), '^[%w._-]+$') or ''
+  local tier = string.match(string.match(ARGV[at + 7], '^[^\n]*'), '^[%w._-]+$') or ''
   local i = #entries
   entries[i + 1], entries[i + 2] = next_event(shard, 'waitlisted', id, customer, packed, ARGV[at + 4], tier,
     '{"fp":"' .. fingerprint .. '"}')
@@ -278,20 +271,21 @@ local function note_offers()
   end
 end
 
-local answers = {}
+local reply = head(shard, 'DONE')
+add_limits(reply, shard, shard.limits)
 for n = 1, #ids do
-  local i = 3 * n
-  answers[i - 2], answers[i - 1], answers[i] = judge(n, FIRST + (n - 1) * STRIDE)
-  answers[i] = answers[i] or ''
+  local outcome, detail, standing_now = judge(n, FIRST + (n - 1) * STRIDE)
+  local i = 5 + 3 * n
+  reply[i], reply[i + 1], reply[i + 2] = outcome, detail, standing_now or ''
 end
 
 if #entries > 0 then
   for i = 1, #entries, 2 do
     redis.call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
   end
-  redis.call('MSET', unpack(set)) -- two values a request: never too many for unpack
-  if #scores > 0 then
-    redis.call('ZADD', DEADLINES, unpack(scores))
+  redis.call('HSET', RECORDS, unpack(set)) -- two values a request: never too many for unpack
+  if #held > 0 then
+    redis.call('ZADD', DEADLINES, deadline, table.concat(held, '\n'))
   end
   save_units()
   save_queues(shard)
@@ -301,9 +295,6 @@ if #entries > 0 then
 end
 save_arrivals(shard, generations)
 
-local reply = head(shard, 'DONE', due and whole(due))
-add_limits(reply, shard, shard.limits)
-for i = 1, #answers do
-  reply[7 + i] = answers[i]
-end
+reply[3] = shard.seq_text
+reply[5] = due and whole(due) or ''
 return reply

@@ -182,7 +182,7 @@ func TestAdoptRefusesWhatDoesNotAddUp(t *testing.T) {
 	r, sold, _ := newGap(t, luatest.Seed(t))
 	look, err := r.gate.Look(r.ctx, 1, 0, 1)
 	require.NoError(t, err)
-	require.NoError(t, r.rdb.Del(r.ctx, fmt.Sprintf("fg:{drop:0}:%d:r:%s", look.Epoch, sold)).Err())
+	require.NoError(t, r.rdb.HDel(r.ctx, fmt.Sprintf("fg:{drop:0}:%d:records", look.Epoch), sold).Err())
 	rec, head := r.make("operator"), r.memory.shards[r.id].head
 	_, err = rec.Adopt(r.ctx, "drop", KeepRedis, Order{Actor: "ann", Reason: "try"})
 	require.ErrorIs(t, err, ErrNotAdoptable)

@@ -301,10 +301,8 @@ func (v *verification) compareRow(got lua.RowValue, nowMs int64) {
 		return
 	case got.Value != want || want == "":
 		v.differIn(kind, got.Row, got.Value, want)
-	case v.finishedAt(got.Row) > 0 && got.LeftMs < 0:
+	case got.Kind == lua.RowAdjustment && got.LeftMs < 0:
 		v.differ(kind, got.Name, "kept for ever", "kept for a time")
-	case v.finishedAt(got.Row) == 0 && got.LeftMs > 0:
-		v.differ(kind, got.Name, "kept for a time", "kept for ever")
 	}
 }
 

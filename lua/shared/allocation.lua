@@ -48,6 +48,14 @@ end
 
 -- Gives every line its location. Returns the lines, or nil and what is short.
 local function judge_stock(shard, lines, of)
+  local enough = lines.named
+  for i = 1, enough and #lines or 0 do
+    local line = lines[i]
+    enough = enough and of(stock[line.sku].at[line.location]) >= line.qty
+  end
+  if enough then
+    return lines -- whole places, each once: nothing to pick
+  end
   local picked, short = {}, nil
   for i = 1, #lines do
     local line = lines[i]

@@ -117,6 +117,9 @@ end
 -- items of the lines must be there, and have been read.
 local function judge_caps(shard, customer, lines, tier)
   local counts, total = counts_of(customer), lines.total
+  if lines.first_allowed and counts == NONE_YET and not tier then
+    return nil -- as for another of this call
+  end
   local cap = tier_cap(shard.cap_order, tier and tier.order)
   if cap > 0 and total > cap then
     return 'CAP', cap_detail('order', '', cap, 0, total), true
@@ -142,4 +145,5 @@ local function judge_caps(shard, customer, lines, tier)
       return 'CAP', cap_detail('sku', line.sku, cap, in_use, line.of_sku)
     end
   end
+  lines.first_allowed = lines.first_allowed or counts == NONE_YET and not tier
 end

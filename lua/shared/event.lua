@@ -15,7 +15,7 @@ local function next_event(shard, type, reservation, customer, lines, actor, ref,
   local before = shard.mark
   shard.seq = shard.seq + 1
   shard.seq_text = whole(shard.seq)
-  shard.mark = MARK_BASE .. shard.events
+  shard.mark = MARK_BASE .. shard.seq_text
   shard.events = shard.events + 1
   return shard.epoch .. '-' .. shard.seq_text,
     shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\n' .. type .. '\n' .. reservation

@@ -18,11 +18,8 @@ local function place_in(sku, i)
   local page = pages[sku] or {}
   pages[sku] = page
   if i > #page then
-    local ids, keys = redis.call('ZRANGE', LINE .. sku, #page, #page + PAGE - 1), {}
-    for n = 1, #ids do
-      keys[n] = RECORD .. ids[n]
-    end
-    local packed = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+    local ids = redis.call('ZRANGE', LINE .. sku, #page, #page + PAGE - 1)
+    local packed = #ids > 0 and redis.call('HMGET', RECORDS, unpack(ids)) or {}
     for n = 1, #ids do
       page[#page + 1] = {id = ids[n], packed = packed[n]}
     end

@@ -1,5 +1,12 @@
 -- shared/record.lua: a reservation's record. Joined after shard.lua.
 --
+-- RECORDS    reservation -> packed record. That of a finished one is looked at for RECORD_TTL more, and
+--            cleared away by expire.lua some time after
+-- FINISHED   "<resolved_at> <reservation>", oldest first: what expire.lua clears away
+-- DEADLINES  a member is one reservation, or all that one call of reserve.lua held, joined by newlines:
+--            they end together. What has become of each since, its record says; a member stays until it is
+--            due, a single one no longer than its hold
+--
 -- Eleven values joined by newlines: state, customer, fingerprint, lines, held_at, deadline,
 -- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same. Of one that waits,
 -- lines are as asked, held_at is when it began to, and order is the tier whose caps it has.
@@ -17,6 +24,20 @@ local function parse_record(packed)
     held_at = held_at, deadline = deadline, resolved_at = resolved_at,
     extension = extension, order = order, seq = seq, mark = mark, packed = packed,
   }
+end
+
+-- The record, unless it is one of a finished reservation whose time is over.
+local function remembered(shard, packed)
+  local record = parse_record(packed)
+  if record and record.state ~= 'held' and record.state ~= 'confirmed' and record.state ~= 'waiting'
+    and shard.now >= tonumber(record.resolved_at) + RECORD_TTL then
+    return nil
+  end
+  return record
+end
+
+local function read_record(shard, id)
+  return remembered(shard, redis.call('HGET', RECORDS, id))
 end
 
 -- Whose a reservation is: '' owns all. Another customer is not told that there is one.
@@ -48,14 +69,13 @@ local function finished_outcome(record, now)
   return 'EXPIRED'
 end
 
--- Stamps the record with the last event and writes it; a finished one lives RECORD_TTL longer.
+-- Stamps the record with the last event and writes it.
 local function save_record(shard, id, record)
   record.seq, record.mark = shard.seq_text, shard.mark
   record.packed = pack_record(record)
-  if record.state == 'held' or record.state == 'confirmed' or record.state == 'waiting' then
-    redis.call('SET', RECORD .. id, record.packed)
-  else
-    redis.call('SET', RECORD .. id, record.packed, 'PX', RECORD_TTL)
+  redis.call('HSET', RECORDS, id, record.packed)
+  if record.state ~= 'held' and record.state ~= 'confirmed' and record.state ~= 'waiting' then
+    redis.call('RPUSH', FINISHED, record.resolved_at .. ' ' .. id)
   end
 end
 

@@ -1,12 +1,13 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- Every script takes the same thirteen KEYS, all in one slot:
+-- Every script takes the same fourteen KEYS, all in one slot:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
---   DEADLINES   fg:{sale:shard}:<epoch>:deadlines    zset    reservation by deadline in ms
+--   DEADLINES   fg:{sale:shard}:<epoch>:deadlines    zset    reservations by deadline in ms (record.lua)
 --   EVENTS      fg:{sale:shard}:<epoch>:events       stream  the outbox (event.lua)
---   RECORD      fg:{sale:shard}:<epoch>:r:           prefix  + reservation id: string (record.lua)
+--   RECORDS     fg:{sale:shard}:<epoch>:records      hash    reservation -> packed record (record.lua)
+--   FINISHED    fg:{sale:shard}:<epoch>:finished     list    reservations in the order in which they ended
 --   ADJUSTMENT  fg:{sale:shard}:<epoch>:a:           prefix  + adjustment id: string (adjust.lua)
 --   LIMITS      fg:{sale:shard}:<epoch>:l:           prefix  + generation: hash (limits.lua)
 --   ONCE        fg:{sale:shard}:<epoch>:o:           prefix  + id: string (once.lua)
@@ -16,15 +17,22 @@
 --   OFFERS      fg:{sale:shard}:<epoch>:offers       zset    SKU by ms: lines to look at
 -- and begins with the same four ARGV:
 --   EPOCH       the epoch in the key names; another than the shard's is answered RECOVERING
---   MARK_BASE   random text, new for every call; a mark is this and the event's number in the call
+--   MARK_BASE   random text, new for every call; a mark is this and the seq of its event
 --   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
-local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORD, ADJUSTMENT, LIMITS, ONCE, ROOM =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local WAITLIST, LINE, OFFERS = KEYS[11], KEYS[12], KEYS[13]
+local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORDS, FINISHED, ADJUSTMENT, LIMITS, ONCE, ROOM =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local WAITLIST, LINE, OFFERS = KEYS[12], KEYS[13], KEYS[14]
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
-  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- What 'door' says of a shard that takes calls. The number is that of the layout of its keys: a shard of
+-- another layout is closed to these scripts, and one of theirs to others, until the reconciler rebuilds it.
+local OPEN = 'open:2'
+-- Longer than the 64 bytes up to which Redis keeps a small hash as a list: that many fields are read from
+-- a table in a third of the time.
+local LAYOUT = '2: fg:{sale:shard}:sale is the head, the rest is under <epoch>:, see docs/ARCHITECTURE.md'
 
 -- Lua by itself prints numbers above 14 digits in scientific form; times and seqs must never be.
 local format = string.format
@@ -65,7 +73,7 @@ local function open_shard(...)
     return nil, {'MISSING', '0', '0', whole(now), ''}
   end
   local last = tonumber(field[4])
-  if field[5] ~= 'open' or field[1] ~= EPOCH or now - last > MAX_STEP then
+  if field[5] ~= OPEN or field[1] ~= EPOCH or now - last > MAX_STEP then
     return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
   end
   now = math.max(now, last)

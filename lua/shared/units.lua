@@ -7,6 +7,7 @@
 -- Lines      "<SKU>/<location>=<qty>;..."; in a request the location may be empty.
 -- The grammar of SKU and location keeps , | : ; = and / out of them.
 local stock = {}
+-- Counts by customer; packed text of one who got their first units in this call, until it is asked for.
 local customers = {}
 
 local function parse_lines(packed)
@@ -66,14 +67,17 @@ end
 
 -- Counts are a table by SKU, which is text; what else they know is under these numbers.
 local TOTAL, CHANGED = 1, 2
+-- Of all who have no units, most of a batch: never changed.
+local NONE_YET = {0}
 
 local function parse_counts(packed)
+  if not packed then
+    return NONE_YET
+  end
   local counts = {0}
-  if packed then
-    for sku, units in string.gmatch(packed, '([^;=]+)=(%d+)') do
-      counts[sku] = tonumber(units)
-      counts[TOTAL] = counts[TOTAL] + counts[sku]
-    end
+  for sku, units in string.gmatch(packed, '([^;=]+)=(%d+)') do
+    counts[sku] = tonumber(units)
+    counts[TOTAL] = counts[TOTAL] + counts[sku]
   end
   return counts
 end
@@ -96,7 +100,22 @@ local function counts_of(customer)
   if not counts then
     counts = parse_counts(redis.call('HGET', CUSTOMERS, customer))
     customers[customer] = counts
+  elseif type(counts) == 'string' then
+    counts = parse_counts(counts)
+    counts[CHANGED] = true
+    customers[customer] = counts
   end
+  return counts
+end
+
+local function add_units(counts, lines, sign)
+  for i = 1, #lines do
+    local line = lines[i]
+    local change = sign * line.qty
+    counts[line.sku] = (counts[line.sku] or 0) + change
+    counts[TOTAL] = counts[TOTAL] + change
+  end
+  counts[CHANGED] = true
   return counts
 end
 
@@ -116,9 +135,9 @@ local function read_ahead(skus, names)
   end
 end
 
--- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both.
+-- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both. Lines that
+-- are parsed once for many requests are packed once as first units, too.
 local function move_units(lines, customer, held, sold)
-  local counts = counts_of(customer)
   for i = 1, #lines do
     local line = lines[i]
     local item = item_of(line.sku)
@@ -126,12 +145,17 @@ local function move_units(lines, customer, held, sold)
     level.held = level.held + held * line.qty
     level.sold = level.sold + sold * line.qty
     item.changed = true
-    local change = (held + sold) * line.qty
-    if change ~= 0 then
-      counts[line.sku] = (counts[line.sku] or 0) + change
-      counts[TOTAL] = counts[TOTAL] + change
-      counts[CHANGED] = true
-    end
+  end
+  local change = held + sold
+  if change == 0 then
+    return
+  end
+  local counts = counts_of(customer)
+  if counts ~= NONE_YET then
+    add_units(counts, lines, change)
+  elseif change > 0 then
+    lines.first_units = lines.first_units or pack_counts(add_units({0}, lines, change))
+    customers[customer] = lines.first_units
   end
 end
 
@@ -146,12 +170,14 @@ local function save_units()
   end
   call_in_chunks('HSET', STOCK, set)
   set = {}
+  local n = 0
   for customer, counts in pairs(customers) do
-    if counts[CHANGED] then
-      local packed = pack_counts(counts)
+    local first = type(counts) == 'string'
+    if first or counts[CHANGED] then
+      local packed = first and counts or pack_counts(counts)
       if packed then
-        set[#set + 1] = customer
-        set[#set + 1] = packed
+        set[n + 1], set[n + 2] = customer, packed
+        n = n + 2
       else
         gone[#gone + 1] = customer
       end
