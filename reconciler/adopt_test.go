@@ -69,15 +69,16 @@ func shape(t testing.TB, keys map[string]string) map[string]string {
 			continue // What no adjustment that Redis knew accounts for.
 		case strings.HasPrefix(name, "deadlines "):
 			value = "held"
-		case kind == "r":
-			f := strings.Split(packed, `\n`)
-			require.Len(t, f, 11, id)
-			finished := sale.State(strings.Trim(f[0], `"`)).Finished()
-			if finished {
+		case strings.HasPrefix(name, "finished "):
+			value = "finished"
+		case strings.HasPrefix(name, "records "):
+			f := strings.Split(value, "\n")
+			require.Len(t, f, 11, name)
+			if sale.State(f[0]).Finished() {
 				f[3], f[6], f[7], f[8] = "", "", "", "" // Of these only that they are over matters.
 			}
 			f[5], f[9], f[10] = "", "", ""
-			if f[0] == `"confirmed` {
+			if f[0] == "confirmed" {
 				f[6], f[7] = "", ""
 			}
 			value = strings.Join(f, "|")

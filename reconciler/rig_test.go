@@ -387,7 +387,20 @@ func contents(t testing.TB, rdb redis.UniversalClient, prefix string, epoch int6
 			}
 		case "zset":
 			for _, z := range rdb.ZRangeWithScores(ctx, key, 0, -1).Val() {
-				out[name+" "+fmt.Sprint(z.Member)] = fmt.Sprintf("%.0f", z.Score)
+				at := fmt.Sprintf("%.0f", z.Score)
+				for member := range strings.SplitSeq(fmt.Sprint(z.Member), "\n") {
+					// A member of the deadlines names also those of its holds that are no more.
+					record := rdb.HGet(ctx, fmt.Sprintf("%s%d:records", prefix, epoch), member).Val()
+					if name != fmt.Sprintf("%d:deadlines", epoch) ||
+						strings.HasPrefix(record, "held\n") && strings.Contains(record, "\n"+at+"\n") {
+						out[name+" "+member] = at
+					}
+				}
+			}
+		case "list":
+			for _, entry := range rdb.LRange(ctx, key, 0, -1).Val() {
+				at, id, _ := strings.Cut(entry, " ")
+				out[name+" "+id] = at
 			}
 		case "string":
 			out[name] = fmt.Sprintf("%q expires %t", rdb.Get(ctx, key).Val(), rdb.TTL(ctx, key).Val() > 0)

@@ -64,6 +64,7 @@ type snapshot struct {
 	texts   map[string]string
 	lives   map[string]time.Duration
 	hashes  map[string]map[string]string
+	lists   map[string][]string
 	sorted  map[string]map[string]float64
 	streams map[string][]miniredis.StreamEntry
 }
@@ -73,6 +74,7 @@ func (n *node) copy() snapshot {
 		map[string]string{},
 		map[string]time.Duration{},
 		map[string]map[string]string{},
+		map[string][]string{},
 		map[string]map[string]float64{},
 		map[string][]miniredis.StreamEntry{},
 	}
@@ -87,6 +89,9 @@ func (n *node) copy() snapshot {
 			for _, f := range fields {
 				c.hashes[key][f] = n.server.HGet(key, f)
 			}
+		case "list":
+			values, e := n.server.List(key)
+			c.lists[key], err = slices.Clone(values), e
 		case "zset":
 			members, e := n.server.SortedSet(key)
 			c.sorted[key], err = maps.Clone(members), e
@@ -116,6 +121,10 @@ func (n *node) goBackTo(c snapshot) {
 		for f, v := range fields {
 			n.server.HSet(key, f, v)
 		}
+	}
+	for key, values := range c.lists {
+		_, err := n.server.RPush(key, values...)
+		must(err)
 	}
 	for key, members := range c.sorted {
 		for m, score := range members {

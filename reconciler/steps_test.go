@@ -127,16 +127,13 @@ func moved(t testing.TB, keys map[string]string, shiftMs int64) map[string]strin
 			require.NoError(t, err)
 			value = strconv.FormatInt(at+shiftMs, 10)
 		}
-		if id, ok := strings.CutPrefix(name, "r:"); ok {
-			quoted, expires, _ := strings.Cut(value, " expires ")
-			packed, err := strconv.Unquote(quoted)
-			require.NoError(t, err)
-			record, err := sale.ParseReservation(id, packed)
+		if id, ok := strings.CutPrefix(name, "records "); ok {
+			record, err := sale.ParseReservation(id, value)
 			require.NoError(t, err)
 			if record.State == sale.StateHeld {
 				record.DeadlineMs += shiftMs
 			}
-			value = fmt.Sprintf("%q expires %s", record.Pack(), expires)
+			value = record.Pack()
 		}
 		next[name] = value
 	}

@@ -171,7 +171,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 			"a deadline moved": {
 				do:   func() error { return rdb.ZIncrBy(r.ctx, in+"deadlines", 5, held).Err() },
 				undo: func() error { return rdb.ZIncrBy(r.ctx, in+"deadlines", -5, held).Err() },
-				kind: DifferentDeadline, subject: held, redis: "5",
+				kind: DifferentDeadline, subject: held, redis: absent,
 			},
 			"a deadline removed": {
 				do: func() error { return rdb.ZRem(r.ctx, in+"deadlines", held).Err() },

@@ -220,6 +220,7 @@ type copiedKey struct {
 	text    string
 	ttl     time.Duration
 	hash    map[string]string
+	list    []any
 	sorted  []redis.Z
 	entries []redis.XMessage
 }
@@ -234,6 +235,10 @@ func (r *rig) copy() copied {
 		switch kind := r.rdb.Type(r.ctx, key).Val(); kind {
 		case "hash":
 			c.hash = r.rdb.HGetAll(r.ctx, key).Val()
+		case "list":
+			for _, v := range r.rdb.LRange(r.ctx, key, 0, -1).Val() {
+				c.list = append(c.list, v)
+			}
 		case "zset":
 			c.sorted = r.rdb.ZRangeWithScores(r.ctx, key, 0, -1).Val()
 		case "stream":
@@ -258,6 +263,8 @@ func (r *rig) goBackTo(all copied) {
 			switch {
 			case c.hash != nil:
 				p.HSet(r.ctx, key, c.hash)
+			case len(c.list) > 0:
+				p.RPush(r.ctx, key, c.list...)
 			case len(c.sorted) > 0:
 				p.ZAdd(r.ctx, key, c.sorted...)
 			case len(c.entries) > 0:
