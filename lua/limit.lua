@@ -21,13 +21,14 @@ if not shard then
   return closed
 end
 
-local rules = parse_rules(shard[setting], string.sub(group, 1, 1))
+local rules = parse_rules(shard[setting], string.sub(group, 1, 1), {customer = 0, ip = 1, device = 2})
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard[setting])
 local fields, at = {}, nil
 if rules[1] then
+  local count = 0
   for i = FIRST, #ARGV, STRIDE do
-    add_fields(rules, fields, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+    count = add_fields(rules, fields, count, i)
   end
   at = find_generations(shard)
   read_arrivals(at)
@@ -42,7 +43,7 @@ for i = FIRST, #ARGV, STRIDE do
 end
 
 -- A confirmation is let through by a full memory, and so is what counts it.
-if any_written and group == 'settle' then
+if any_spent and group == 'settle' then
   pass_full_memory()
 end
 save_arrivals(shard, at)

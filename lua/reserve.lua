@@ -46,38 +46,47 @@ local stream_max = tonumber(ARGV[5])
 
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
 -- that are not replays.
-local rules = parse_rules(shard.limits, '')
+local rules = parse_rules(shard.limits, '', {customer = 1, ip = 5, device = 6})
 local fields, first_field, tier_of = {}, {}, {}
-local ids = {}
+local ids, count = {}, 0
 for i = FIRST, #ARGV, STRIDE do
-  ids[#ids + 1] = ARGV[i]
+  count = count + 1
+  ids[count] = ARGV[i]
 end
 local records = redis.call('HMGET', RECORDS, unpack(ids))
 local skus, names = {}, {}
-for n = 1, #ids do
+local limited, asks_more = rules[1], shard.tiers ~= '' or shard.room ~= ''
+local name_count, field_count = 0, 0
+for n = 1, count do
   if records[n] and not remembered(shard, records[n]) then
     records[n] = false
   end
   if not records[n] then
     local at = FIRST + (n - 1) * STRIDE
-    for _, line in ipairs(asked_lines(ARGV[at + 3])) do
-      if stock[line.sku] == nil then
-        stock[line.sku] = false
-        skus[#skus + 1] = line.sku
+    local lines = parsed[ARGV[at + 3]] or asked_lines(ARGV[at + 3])
+    for i = 1, lines.listed and 0 or #lines do
+      local sku = lines[i].sku
+      if stock[sku] == nil then
+        stock[sku] = false
+        skus[#skus + 1] = sku
       end
     end
+    lines.listed = true
     local customer = ARGV[at + 1]
     if not customers[customer] then
       customers[customer] = true
-      names[#names + 1] = customer
+      name_count = name_count + 1
+      names[name_count] = customer
     end
-    if rules[1] or shard.tiers ~= '' or shard.room ~= '' then
+    if limited then
+      first_field[n] = field_count
+      field_count = add_fields(rules, fields, field_count, at)
+    end
+    if asks_more then
       local tier = ARGV[at + 7]
       if shard.room ~= '' then
         tier = asks_admission(n, customer, tier)
       end
-      first_field[n] = #fields
-      add_fields(rules, fields, customer, ARGV[at + 5], ARGV[at + 6])
       tier_of[n] = tier ~= '' and caps_of(shard, tier)
     end
   end
@@ -91,7 +100,7 @@ if shard.room ~= '' then
   read_admissions()
 end
 local generations
-if rules[1] then
+if limited then
   generations = find_generations(shard)
   read_arrivals(generations)
 end
@@ -137,17 +146,23 @@ end
 -- What is written when all are judged: entries of EVENTS, records, who is held. fresh are the records
 -- by reservation, for those further down in this batch.
 local entries, set, held, fresh = {}, {}, {}, {}
+local written, held_count = 0, 0 -- values in entries, as many in set; ids in held
 local deadline = whole(shard.now + shard.hold)
 
-local function hold(n, id, customer, fingerprint, lines, actor)
-  local i = #entries
-  entries[i + 1], entries[i + 2] = next_event(shard, 'held', id, customer, lines, actor, '',
-    '{"fp":"' .. fingerprint .. '","deadline":' .. deadline .. '}')
-  -- As pack_record would write it.
-  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n'
-    .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. shard.mark
-  set[i + 1], set[i + 2] = ids[n], record
-  held[#held + 1] = id
+local function hold(id, customer, fingerprint, lines, actor)
+  local i, entry, before = written, next_event(shard)
+  local mark, now = shard.mark, shard.now_text
+  written = i + 2
+  entries[i + 1] = entry
+  -- As append_event and pack_record would write them.
+  entries[i + 2] = mark .. '\n' .. before .. '\n' .. now .. '\nheld\n' .. id .. '\n' .. customer .. '\n'
+    .. lines .. '\n' .. actor .. '\n\n{"fp":"' .. fingerprint .. '","deadline":' .. deadline .. '}'
+  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n' .. now .. '\n'
+    .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. mark
+  set[i + 1] = id
+  set[i + 2] = record
+  held_count = held_count + 1
+  held[held_count] = id
   fresh[id] = record
   return 'HELD', record
 end
@@ -182,9 +197,12 @@ local function wait(n, at, lines)
   end
   local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local tier = string.match(string.match(ARGV[at + 7], '^[^\n]*'), '^[%w._-]+$') or ''
-  local i = #entries
-  entries[i + 1], entries[i + 2] = next_event(shard, 'waitlisted', id, customer, packed, ARGV[at + 4], tier,
-    '{"fp":"' .. fingerprint .. '"}')
+  local i, entry, before = written, next_event(shard)
+  written = i + 2
+  entries[i + 1] = entry
+  entries[i + 2] = shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\nwaitlisted\n' .. id .. '\n'
+    .. customer .. '\n' .. packed .. '\n' .. ARGV[at + 4] .. '\n' .. tier
+    .. '\n{"fp":"' .. fingerprint .. '"}'
   local record = 'waiting\n' .. customer .. '\n' .. fingerprint .. '\n' .. packed .. '\n'
     .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
   set[i + 1], set[i + 2] = ids[n], record
@@ -228,8 +246,36 @@ local function take(n, at)
     return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
+  if lines.first_allowed and lines.first_units and lines.named and #lines == 1 then
+    lines.level = stock[lines[1].sku].at[lines[1].location] -- see take_as_before
+  end
   use_admission(n)
-  return hold(n, ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
+  return hold(ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
+end
+
+-- What take has judged before in this call: one line at a named place, for a customer who has no units
+-- and no tier, in a sale that has no lines. Nothing where something differs: then take decides.
+local ordinary = shard.room == '' and shard.waitlist == '' and not closed_outcome(shard)
+  and shard.seq - shard.watermark + count <= stream_max
+local function take_as_before(n, at)
+  local packed, customer = ARGV[at + 3], ARGV[at + 1]
+  local lines = parsed[packed]
+  local level = lines.level
+  if not level or customers[customer] ~= NONE_YET or tier_of[n]
+    or level.on_hand - level.safety - level.held - level.sold < lines.total then
+    return nil
+  end
+  local stands = ''
+  if limited then
+    stands = spend_first(shard, rules, fields, first_field[n])
+    if not stands then
+      return nil
+    end
+  end
+  level.held = level.held + lines.total
+  customers[customer] = lines.first_units
+  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], packed, ARGV[at + 4])
+  return outcome, record, stands
 end
 
 local function judge(n, at)
@@ -242,12 +288,12 @@ local function judge(n, at)
     return outcome, outcome == 'NOT_OPEN' and whole(shard.opens) or ''
   elseif shard.seq - shard.watermark >= stream_max then
     return 'OVERLOADED', ''
-  elseif not rules[1] then
+  elseif not limited then
     return take(n, at)
   end
-  local limited = judge_limits(shard, rules, fields, first_field[n], 1)
-  if limited then
-    return 'LIMITED', limited, settle_limits(shard, rules, fields, first_field[n], false)
+  local refused = judge_limits(shard, rules, fields, first_field[n], 1)
+  if refused then
+    return 'LIMITED', refused, settle_limits(shard, rules, fields, first_field[n], false)
   end
   local detail
   outcome, detail = take(n, at)
@@ -273,18 +319,27 @@ end
 
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard.limits)
-for n = 1, #ids do
-  local outcome, detail, standing_now = judge(n, FIRST + (n - 1) * STRIDE)
+local call = redis.call
+for n = 1, count do
+  local at, outcome, detail, stands = FIRST + (n - 1) * STRIDE, nil, nil, nil
+  if ordinary and not records[n] and not fresh[ids[n]] then
+    outcome, detail, stands = take_as_before(n, at)
+  end
+  if not outcome then
+    outcome, detail, stands = judge(n, at)
+  end
   local i = 5 + 3 * n
-  reply[i], reply[i + 1], reply[i + 2] = outcome, detail, standing_now or ''
+  reply[i] = outcome
+  reply[i + 1] = detail
+  reply[i + 2] = stands or ''
 end
 
-if #entries > 0 then
-  for i = 1, #entries, 2 do
-    redis.call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
+if written > 0 then
+  for i = 1, written, 2 do
+    call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
   end
   redis.call('HSET', RECORDS, unpack(set)) -- two values a request: never too many for unpack
-  if #held > 0 then
+  if held_count > 0 then
     redis.call('ZADD', DEADLINES, deadline, table.concat(held, '\n'))
   end
   save_units()

@@ -9,23 +9,24 @@ local function pass_full_memory()
   redis.call('ZREM', DEADLINES, '')
 end
 
--- Makes the next event of the shard and moves its head, in the shard's table: nothing is written
--- yet. Returns the entry's id and value; shard.seq_text and shard.mark are the event's own.
-local function next_event(shard, type, reservation, customer, lines, actor, ref, data)
-  local before = shard.mark
-  shard.seq = shard.seq + 1
-  shard.seq_text = whole(shard.seq)
-  shard.mark = MARK_BASE .. shard.seq_text
+-- Moves the head of the shard to its next event, in the shard's table: nothing is written yet. Returns the
+-- entry's id and the mark before; shard.seq_text and shard.mark are the event's own.
+local function next_event(shard)
+  local seq, before = shard.seq + 1, shard.mark
+  local seq_text = whole(seq)
+  shard.seq = seq
+  shard.seq_text = seq_text
+  shard.mark = MARK_BASE .. seq_text
   shard.events = shard.events + 1
-  return shard.epoch .. '-' .. shard.seq_text,
-    shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\n' .. type .. '\n' .. reservation
-    .. '\n' .. customer .. '\n' .. lines .. '\n' .. actor .. '\n' .. ref .. '\n' .. data
+  return shard.epoch .. '-' .. seq_text, before
 end
 
 -- Appends an event and moves the head in the shard's table; save_head writes it.
-local function append_event(shard, ...)
-  local id, value = next_event(shard, ...)
-  redis.call('XADD', EVENTS, id, 'e', value)
+local function append_event(shard, type, reservation, customer, lines, actor, ref, data)
+  local id, before = next_event(shard)
+  redis.call('XADD', EVENTS, id, 'e', shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\n'
+    .. type .. '\n' .. reservation .. '\n' .. customer .. '\n' .. lines .. '\n' .. actor .. '\n' .. ref
+    .. '\n' .. data)
 end
 
 local function save_head(shard)

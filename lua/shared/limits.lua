@@ -18,18 +18,18 @@ local IDLE = 60000 -- ms that a generation which nothing unlinks outlives all th
 -- What attempts of this call are counted by: a field has a slot, and what is known of it is there. Slots
 -- and not tables by field, which grow at a price that a batch would notice.
 local slots, slot_names = {}, {}
-local arrivals, arrival_texts = {}, {} -- us; false for none
-local written = {} -- true for those that save_arrivals writes
-local any_written = false
+local arrivals = {} -- by slot: text as it was read, in us; false or nothing for none
+local spent = {} -- by slot: text that save_arrivals writes
+local any_spent = false
 
--- The rules of a group of routes. Each group counts in fields of its own.
-local WHICH = {customer = 1, ip = 2, device = 3}
-local function parse_rules(packed, group)
+-- The rules of a group of routes. Each group counts in fields of its own. places are where in ARGV an
+-- attempt says what each dimension counts it by.
+local function parse_rules(packed, group, places)
   local rules = {}
   for dimension, interval, burst, mode in string.gmatch(packed, '(%a+),(%d+),(%d+),(%a+);') do
     interval, burst = tonumber(interval), tonumber(burst)
     rules[#rules + 1] = {
-      dimension = dimension, which = WHICH[dimension], interval = interval, burst = burst,
+      dimension = dimension, place = places[dimension], interval = interval, burst = burst,
       window = interval * burst, shadow = mode == 'shadow',
       prefix = group .. string.sub(dimension, 1, 1) .. ':',
     }
@@ -37,24 +37,28 @@ local function parse_rules(packed, group)
   return rules
 end
 
--- Puts the slots of an attempt behind those in fields, one a rule; false where it has no value.
-local function add_fields(rules, fields, customer, ip, device)
-  local count = #fields
+-- Puts the slots of an attempt into fields after first, one a rule; false where it has no value. base is
+-- what the places of its values in ARGV are counted from. Returns where the next attempt's begin.
+local slot_count = 0
+local function add_fields(rules, fields, first, base)
   for i = 1, #rules do
     local rule = rules[i]
-    local which = rule.which
-    local value = which == 1 and customer or which == 2 and ip or which == 3 and device
+    local value = ARGV[base + rule.place]
     local slot = false
     if value ~= '' then
       local field = rule.prefix .. value
       slot = slots[field]
       if not slot then
-        slot = #slot_names + 1
-        slots[field], slot_names[slot], arrivals[slot] = slot, field, false
+        slot = slot_count + 1
+        slot_count = slot
+        slots[field] = slot
+        slot_names[slot] = field
       end
     end
-    fields[count + i] = slot
+    first = first + 1
+    fields[first] = slot
   end
+  return first
 end
 
 -- The generations as they are for this call; begins means that a write begins a new one. What was
@@ -75,37 +79,38 @@ local function find_generations(shard)
   return at
 end
 
--- Reads what one generation has of some slots, and returns those that it does not have.
-local function read_generation(generation, wanted, names)
-  local absent = {}
-  for from = 1, #names, CHUNK do
-    local texts = redis.call('HMGET', LIMITS .. generation,
+-- What one generation has of some fields, in their order.
+local function read_generation(generation, names)
+  local texts = redis.call('HMGET', LIMITS .. generation, unpack(names, 1, math.min(CHUNK, #names)))
+  for from = CHUNK + 1, #names, CHUNK do
+    local more = redis.call('HMGET', LIMITS .. generation,
       unpack(names, from, math.min(from + CHUNK - 1, #names)))
-    for i = 1, #texts do
-      local slot, text = from + i - 1, texts[i]
-      slot = wanted and wanted[slot] or slot
-      if text then
-        arrivals[slot], arrival_texts[slot] = tonumber(text), text
-      else
-        absent[#absent + 1] = slot
-      end
+    for i = 1, #more do
+      texts[from + i - 1] = more[i]
     end
   end
-  return absent
+  return texts
 end
 
 -- Reads the arrivals of all slots, one command a generation.
 local function read_arrivals(at)
-  local absent
-  if at.current ~= '0' then
-    absent = read_generation(at.current, nil, slot_names)
+  if at.current == '0' or not slot_names[1] then
+    return
   end
-  if absent and absent[1] and at.reads_before then
-    local names = {}
-    for i = 1, #absent do
-      names[i] = slot_names[absent[i]]
+  arrivals = read_generation(at.current, slot_names)
+  if not at.reads_before then
+    return
+  end
+  local absent, names = {}, {}
+  for slot = 1, #slot_names do
+    if not arrivals[slot] then
+      absent[#absent + 1] = slot
+      names[#absent] = slot_names[slot]
     end
-    read_generation(at.before, absent, names)
+  end
+  local texts = absent[1] and read_generation(at.before, names) or {}
+  for i = 1, #texts do
+    arrivals[absent[i]] = texts[i]
   end
 end
 
@@ -117,14 +122,19 @@ local function judge_limits(shard, rules, fields, first, cost)
     local rule, slot = rules[i], fields[first + i]
     rule.refuses = false
     if slot then
-      local arrival = arrivals[slot] or now
-      if arrival > now + rule.window then
-        arrival = now + rule.window
-        arrivals[slot], arrival_texts[slot], written[slot] = arrival, whole(arrival), true
-        any_written = true
+      local text, arrival = spent[slot] or arrivals[slot], now
+      if text then
+        arrival = tonumber(text)
+        if arrival > now + rule.window then
+          arrival = now + rule.window
+          spent[slot], any_spent = whole(arrival), true
+        elseif arrival < now then
+          arrival = now
+        end
       end
-      rule.next = (arrival > now and arrival or now) + cost * rule.interval
-      local wait = cost > rule.burst and math.huge or rule.next - rule.window - now
+      local after = arrival + cost * rule.interval
+      rule.after = after
+      local wait = cost > rule.burst and math.huge or after - rule.window - now
       if wait > 0 then
         rule.refuses = true
         if wait > longest and not rule.shadow then
@@ -136,6 +146,30 @@ local function judge_limits(shard, rules, fields, first, cost)
   return dimension and dimension .. '\n' .. (longest < math.huge and whole(longest) or '0')
 end
 
+-- Spends for an attempt that is the first of all that it is counted by, as most of a drop are: all of them
+-- stand alike. Returns where it stands then, or nothing when it is to be judged as others are.
+local first_texts, first_standing = {}, nil
+local function spend_first(shard, rules, fields, first)
+  for i = first + 1, first + #rules do
+    local slot = fields[i]
+    if not slot or spent[slot] or arrivals[slot] then
+      return nil
+    end
+  end
+  for i = 1, first_standing and 0 or #rules do
+    if rules[i].burst < 1 then
+      return nil
+    end
+    first_texts[i] = whole(shard.now_us + rules[i].interval)
+  end
+  first_standing = first_standing or table.concat(first_texts, ' ')
+  for i = 1, #rules do
+    spent[fields[first + i]] = first_texts[i]
+  end
+  any_spent = true
+  return first_standing
+end
+
 -- Tells where the attempt that was judged last stands, and spends for it first if it passed; a rule
 -- in shadow mode that would have refused is marked with ! and not spent. Most attempts of a batch are
 -- the first of somebody and stand all the same: their texts are made once.
@@ -144,16 +178,16 @@ local function settle_limits(shard, rules, fields, first, passed)
   for i = 1, #rules do
     local rule, slot, text = rules[i], fields[first + i], '-'
     if slot and passed and not rule.refuses then
-      local arrival = rule.next
-      if rule.made ~= arrival then
-        rule.made, rule.made_text = arrival, whole(arrival)
+      local after = rule.after
+      if rule.made ~= after then
+        rule.made, rule.made_text = after, whole(after)
       end
       text = rule.made_text
-      arrivals[slot], arrival_texts[slot], written[slot] = arrival, text, true
-      any_written = true
+      spent[slot] = text
+      any_spent = true
     elseif slot then
       shard.now_us_text = shard.now_us_text or whole(shard.now_us)
-      text = arrival_texts[slot] or shard.now_us_text
+      text = spent[slot] or arrivals[slot] or shard.now_us_text
       if rule.refuses and rule.shadow then
         text = '!' .. text
       end
@@ -168,13 +202,15 @@ end
 
 -- Writes all arrivals that changed. Nothing here but its first write can be refused.
 local function save_arrivals(shard, at)
-  if not any_written then
+  if not any_spent then
     return
   end
   local writes, count = {}, 0
   for slot = 1, #slot_names do
-    if written[slot] then
-      writes[count + 1], writes[count + 2] = slot_names[slot], arrival_texts[slot]
+    local text = spent[slot]
+    if text then
+      writes[count + 1] = slot_names[slot]
+      writes[count + 2] = text
       count = count + 2
     end
   end

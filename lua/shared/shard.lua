@@ -21,6 +21,7 @@
 --   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
+local redis, ARGV = redis, ARGV -- a global is a search each time
 local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORDS, FINISHED, ADJUSTMENT, LIMITS, ONCE, ROOM =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local WAITLIST, LINE, OFFERS = KEYS[12], KEYS[13], KEYS[14]
