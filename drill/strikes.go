@@ -266,7 +266,7 @@ func saleKey(id string) string { return "fg:{" + id + ":0}:sale" }
 
 // moveLastSeen adds ARGV[1] ms to the last time seen of an open shard.
 var moveLastSeen = redis.NewScript(`
-if redis.call('HGET', KEYS[1], 'door') ~= 'open' then
+if string.sub(redis.call('HGET', KEYS[1], 'door') or '', 1, 4) ~= 'open' then
   return redis.error_reply('CLOSED the shard is not open')
 end
 return redis.call('HINCRBY', KEYS[1], 'last_ms', ARGV[1])`)

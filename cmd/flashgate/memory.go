@@ -28,24 +28,16 @@ func measure(ctx context.Context, rdb redis.UniversalClient, saleID string, tail
 	if err != nil {
 		return nil, err
 	}
-	var past, endless int64
+	endless, err := endlessRecords(ctx, rdb, shard+epoch+":")
+	if err != nil {
+		return nil, err
+	}
+	var past int64
 	keys := rdb.Scan(ctx, 0, shard+"*", scanPage).Iterator()
 	for keys.Next(ctx) {
 		name := strings.TrimPrefix(keys.Val(), shard)
-		record, inEpoch := strings.CutPrefix(name, epoch+":")
-		switch {
-		case !inEpoch:
-			if name[0] >= '0' && name[0] <= '9' { // others belong to the shard, whatever its epoch
-				past++
-			}
-		case strings.HasPrefix(record, "r:"):
-			fine, err := bounded(ctx, rdb, keys.Val())
-			if err != nil {
-				return nil, err
-			}
-			if !fine {
-				endless++
-			}
+		if !strings.HasPrefix(name, epoch+":") && name[0] >= '0' && name[0] <= '9' {
+			past++ // others belong to the shard, whatever its epoch
 		}
 	}
 	if err := keys.Err(); err != nil {
@@ -58,22 +50,44 @@ func measure(ctx context.Context, rdb redis.UniversalClient, saleID string, tail
 	}, nil
 }
 
-// bounded tells whether a record is live, or finished with a time to live.
-func bounded(ctx context.Context, rdb redis.UniversalClient, key string) (bool, error) {
-	packed, err := rdb.Get(ctx, key).Result()
-	if errors.Is(err, redis.Nil) {
-		return true, nil // It ended while we looked.
+// endlessRecords counts the finished records of an epoch that no sweep will clear away.
+func endlessRecords(ctx context.Context, rdb redis.UniversalClient, epoch string) (int64, error) {
+	left := map[string]bool{}
+	records := rdb.HScan(ctx, epoch+"records", 0, "", scanPage).Iterator()
+	for records.Next(ctx) {
+		id := records.Val()
+		if !records.Next(ctx) {
+			break
+		}
+		r, err := sale.ParseReservation(id, records.Val())
+		if err != nil {
+			return 0, fmt.Errorf("record of %s: %w", id, err)
+		}
+		if r.State.Finished() {
+			left[id] = true
+		}
 	}
+	if err := records.Err(); err != nil {
+		return 0, err
+	}
+	finished, err := rdb.LRange(ctx, epoch+"finished", 0, -1).Result()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	r, err := sale.ParseReservation(key, packed)
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", key, err)
+	for _, entry := range finished {
+		_, id, _ := strings.Cut(entry, " ")
+		delete(left, id)
 	}
-	if !r.State.Finished() {
-		return true, nil
+	var endless int64
+	for id := range left {
+		// One that ended while we looked is gone from both.
+		there, err := rdb.HExists(ctx, epoch+"records", id).Result()
+		if err != nil {
+			return 0, err
+		}
+		if there {
+			endless++
+		}
 	}
-	ttl, err := rdb.PTTL(ctx, key).Result()
-	return ttl > 0, err
+	return endless, nil
 }
