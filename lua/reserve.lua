@@ -93,6 +93,7 @@ for n = 1, count do
 end
 read_ahead(skus, names)
 read_groups(shard, #skus)
+local grouped = groups[1] ~= nil
 if waiting_in(shard) > 0 and shard.waitlist ~= '' then
   read_queues(skus)
 end
@@ -246,23 +247,28 @@ local function take(n, at)
     return refuse('STOCK', short)
   end
   move_units(picked, customer, 1, 0)
-  if lines.first_allowed and lines.first_units and lines.named and #lines == 1 then
-    lines.level = stock[lines[1].sku].at[lines[1].location] -- see take_as_before
-  end
   use_admission(n)
   return hold(ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
--- What take has judged before in this call: one line at a named place, for a customer who has no units
--- and no tier, in a sale that has no lines. Nothing where something differs: then take decides.
+-- Takes what most of a drop ask for, one line at a named place for a customer who has no units and no tier,
+-- in a sale that has no lines. Returns nothing when take has to decide.
 local ordinary = shard.room == '' and shard.waitlist == '' and not closed_outcome(shard)
   and shard.seq - shard.watermark + count <= stream_max
-local function take_as_before(n, at)
+local most = math.min(shard.cap_order > 0 and shard.cap_order or math.huge,
+  shard.cap_customer > 0 and shard.cap_customer or math.huge)
+
+local function take_one(n, at)
   local packed, customer = ARGV[at + 3], ARGV[at + 1]
   local lines = parsed[packed]
-  local level = lines.level
-  if not level or customers[customer] ~= NONE_YET or tier_of[n]
-    or level.on_hand - level.safety - level.held - level.sold < lines.total then
+  local item, level = lines.item, lines.level
+  if not level and lines.one and lines.one <= most then
+    item = stock[lines[1].sku]
+    level = item and (item.cap == 0 or lines.one <= item.cap) and item.at[lines[1].location]
+    lines.item, lines.level = item, level
+  end
+  if not level or customers[customer] ~= NONE_YET or tier_of[n] or grouped and not lines.first_allowed
+    or level.on_hand - level.safety - level.held - level.sold < lines.one then
     return nil
   end
   local stands = ''
@@ -272,7 +278,8 @@ local function take_as_before(n, at)
       return nil
     end
   end
-  level.held = level.held + lines.total
+  level.held = level.held + lines.one
+  item.changed = true
   customers[customer] = lines.first_units
   local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], packed, ARGV[at + 4])
   return outcome, record, stands
@@ -323,7 +330,7 @@ local call = redis.call
 for n = 1, count do
   local at, outcome, detail, stands = FIRST + (n - 1) * STRIDE, nil, nil, nil
   if ordinary and not records[n] and not fresh[ids[n]] then
-    outcome, detail, stands = take_as_before(n, at)
+    outcome, detail, stands = take_one(n, at)
   end
   if not outcome then
     outcome, detail, stands = judge(n, at)

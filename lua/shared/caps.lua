@@ -1,11 +1,24 @@
 -- shared/caps.lua: what is asked for, and whether the caps of the sale allow it. Joined after units.lua,
 -- in scripts that open the shard with the settings tiers and groups and begin with read_groups.
 
--- Lines as asked, parsed once for all requests of a call that ask for the same.
+-- Lines as asked, parsed once for all requests of a call that ask for the same. One line at a named place,
+-- as most are, also has the quantity as one, and what a customer has who gets it first.
+local ONE_LINE = '^([^/;]+)/([^=;]+)=(%d+)$'
 local parsed = {}
 local function asked_lines(packed)
   local lines = parsed[packed]
-  if not lines then
+  if lines then
+    return lines
+  end
+  local sku, location, qty_text = string.match(packed, ONE_LINE)
+  if sku then
+    local qty = tonumber(qty_text)
+    lines = {
+      {sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true},
+      total = qty, named = true, one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
+    }
+    parsed[packed] = lines
+  else
     lines = parse_lines(packed)
     lines.total, lines.named = 0, true
     for i, line in ipairs(lines) do

@@ -26,7 +26,23 @@ local function pack_lines(lines)
   return table.concat(parts, ';')
 end
 
+-- Items of one location, as most are, are taken apart and put together by fewer steps: what is before held
+-- is kept as it was read.
+local ONE_LOCATION = '^((%d+),(%d+)|([^:;]+):(%d+),(%d+),)(%d+),(%d+)$'
+
 local function parse_item(packed)
+  local before, only_cap, only_low, only, on_hand_text, safety_text, held_text, sold_text =
+    string.match(packed, ONE_LOCATION)
+  if before then
+    local level = {
+      on_hand = tonumber(on_hand_text), safety = tonumber(safety_text), held = tonumber(held_text),
+      sold = tonumber(sold_text),
+    }
+    return {
+      cap = tonumber(only_cap), low = only_low, order = {only}, at = {[only] = level},
+      before = before, level = level, on_hand = level.on_hand, safety = level.safety,
+    }
+  end
   local cap, low, levels = string.match(packed, '^(%d+),(%d+)|(.*)$')
   local item = {cap = tonumber(cap), low = low, order = {}, at = {}}
   for location, on_hand, safety, held, sold in
@@ -41,6 +57,10 @@ local function parse_item(packed)
 end
 
 local function pack_item(item)
+  local one = item.level
+  if one and one.on_hand == item.on_hand and one.safety == item.safety then
+    return item.before .. whole(one.held) .. ',' .. whole(one.sold)
+  end
   local parts = {}
   for i, location in ipairs(item.order) do
     local level = item.at[location]
@@ -161,16 +181,15 @@ end
 
 -- Writes every item and customer that changed.
 local function save_units()
-  local set, gone = {}, {}
+  local set, gone, n = {}, {}, 0
   for sku, item in pairs(stock) do
     if item and item.changed then
-      set[#set + 1] = sku
-      set[#set + 1] = pack_item(item)
+      set[n + 1], set[n + 2] = sku, pack_item(item)
+      n = n + 2
     end
   end
   call_in_chunks('HSET', STOCK, set)
-  set = {}
-  local n = 0
+  set, n = {}, 0
   for customer, counts in pairs(customers) do
     local first = type(counts) == 'string'
     if first or counts[CHANGED] then
