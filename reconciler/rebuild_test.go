@@ -209,6 +209,27 @@ func TestClockStep(t *testing.T) {
 	require.Equal(t, sale.Confirmed, r.confirm(id).Outcome)
 }
 
+// TestAnotherLayout guards an upgrade: a shard as earlier scripts left it is closed to these, and is rebuilt
+// with nothing lost, also what no ledger had yet.
+func TestAnotherLayout(t *testing.T) {
+	r := newRig(t, realRedis(t))
+	r.created()
+	drained := r.hold()
+	r.drainAll()
+	undrained := r.hold()
+	require.NoError(t, r.rdb.HSet(r.ctx, "fg:{drop:0}:sale", "door", "open").Err())
+	require.NoError(t, r.rdb.Rename(r.ctx, "fg:{drop:0}:1:records", "fg:{drop:0}:1:r:").Err())
+	require.Equal(t, sale.Recovering, r.reserve("x", "x", "AIR/berlin=1").Outcome)
+	require.Equal(t, sale.Recovering, r.confirm(drained).Outcome)
+	r.start("upgraded")
+	r.eventually("rebuilt", func() bool { return len(r.rebuilds()) > 0 })
+	r.settled()
+	r.sameAsFold()
+	require.Len(t, r.rebuilds(), 1)
+	require.Equal(t, sale.Confirmed, r.confirm(drained).Outcome)
+	require.Equal(t, sale.Confirmed, r.confirm(undrained).Outcome)
+}
+
 // TestTooLateToOpen guards the shift: a reopening that takes longer than its grace commits another
 // epoch, with more grace, instead of expiring holds early or never opening.
 func TestTooLateToOpen(t *testing.T) {
