@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+
 	"testing"
 	"time"
 
@@ -66,6 +67,9 @@ func BenchmarkHTTPReserve(b *testing.B) {
 			b.ReportMetric(accept.perSecond/single.perSecond, "accept-of-single")
 			b.ReportMetric(refuse.perSecond/bare.perSecond, "refuse-of-bare")
 			b.ReportMetric(refuse.writes, "refuse-writes")
+			b.ReportMetric(bare.ownUs, "bare-us")
+			b.ReportMetric(accept.ownUs, "accept-us")
+			b.ReportMetric(refuse.ownUs, "refuse-us")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -80,7 +84,8 @@ func number(b *testing.B, name string, other int) int {
 	return other
 }
 
-type run struct{ perSecond, p99ms, writes float64 }
+// run is one measurement; ownUs is the CPU that this process took for a request.
+type run struct{ perSecond, p99ms, writes, ownUs float64 }
 
 func median(runs []run) run {
 	// The run in the middle by throughput, with its own latency.
@@ -102,10 +107,11 @@ func median(runs []run) run {
 }
 
 var (
-	wrkRate = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
-	wrkP99  = regexp.MustCompile(`99%\s+([0-9.]+)(us|ms|s)`)
-	wrkBad  = regexp.MustCompile(`Non-2xx or 3xx responses: \d+|Socket errors: .*`)
-	changes = regexp.MustCompile(`rdb_changes_since_last_save:(\d+)`)
+	wrkRate  = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+	wrkP99   = regexp.MustCompile(`99%\s+([0-9.]+)(us|ms|s)`)
+	wrkTotal = regexp.MustCompile(`(\d+) requests in`)
+	wrkBad   = regexp.MustCompile(`Non-2xx or 3xx responses: \d+|Socket errors: .*`)
+	changes  = regexp.MustCompile(`rdb_changes_since_last_save:(\d+)`)
 )
 
 // measure starts a fresh Redis and server, and one wrk against them.
@@ -125,7 +131,9 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 		"-s", script, "http://"+l.Addr().String())
 	var out bytes.Buffer
 	wrk.Stdout, wrk.Stderr = &out, &out
+	own := cpuTime(b)
 	require.NoError(b, wrk.Run(), out.String())
+	own = cpuTime(b) - own
 	if bad := wrkBad.FindString(out.String()); name == "refuse" {
 		require.Contains(b, bad, "Non-2xx", "everything must be refused: %s", out.String())
 	} else {
@@ -139,7 +147,11 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 	r.p99ms, _ = strconv.ParseFloat(p99[1], 64)
 	r.p99ms *= map[string]float64{"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]]
 	r.writes = written() - before
-	b.Logf("%s, %d connections: %.0f/s, p99 %.1f ms", name, connections, r.perSecond, r.p99ms)
+	requests, err := strconv.ParseFloat(wrkTotal.FindStringSubmatch(out.String())[1], 64)
+	require.NoError(b, err)
+	r.ownUs = float64(own.Microseconds()) / requests
+	b.Logf("%s, %d connections: %.0f/s, p99 %.1f ms, CPU a request: %.1f us here, %.1f us wrk", name, connections, r.perSecond,
+		r.p99ms, r.ownUs, float64((wrk.ProcessState.UserTime()+wrk.ProcessState.SystemTime()).Microseconds())/requests)
 	return r
 }
 
