@@ -83,27 +83,27 @@ func (r *request) actor() string {
 }
 
 // sale finds a sale in the catalog.
-func (g *Gateway) sale(id string) (sale.Version, error) {
+func (g *Gateway) sale(id string) (*sale.Version, error) {
 	v, err := g.catalog.sale(g.base, id)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return v, refuse(codeUnknownSale, "There is no sale %s.", printable(id))
+		return nil, refuse(codeUnknownSale, "There is no sale %s.", printable(id))
 	}
 	return v, err
 }
 
 // saleFor finds a sale for somebody, who may be limited to others.
-func (g *Gateway) saleFor(r *request, id string) (sale.Version, error) {
+func (g *Gateway) saleFor(r *request, id string) (*sale.Version, error) {
 	if in := r.who.Sales; len(in) > 0 && !slices.Contains(in, id) {
-		return sale.Version{}, refuse(codeForbidden, "This key is limited to the sales %s.", strings.Join(in, ", "))
+		return nil, refuse(codeForbidden, "This key is limited to the sales %s.", strings.Join(in, ", "))
 	}
 	return g.sale(id)
 }
 
 // saleInPath finds the sale that the path names. An id that none can have is as unknown as any.
-func (g *Gateway) saleInPath(r *request) (sale.Version, error) {
+func (g *Gateway) saleInPath(r *request) (*sale.Version, error) {
 	id := r.param("sale")
 	if sale.CheckSaleID(id) != "" {
-		return sale.Version{}, refuse(codeUnknownSale, "No sale has the id %s.", printable(id))
+		return nil, refuse(codeUnknownSale, "No sale has the id %s.", printable(id))
 	}
 	return g.saleFor(r, id)
 }
@@ -176,9 +176,12 @@ func (g *Gateway) find(saleID, id string) (found lua.Answer, err error) {
 	return found, err
 }
 
+// seesNumbers tells whether somebody is told how much stock there is.
+func seesNumbers(r *request, v *sale.Version) bool { return !r.byToken() || v.Config.PublicNumbers }
+
 // viewOf is what somebody may see of a sale's stock, at one location or at all of theirs.
 func viewOf(r *request, v *sale.Version, location string) stockView {
-	view := stockView{locations: r.who.Locations, numbers: !r.byToken() || v.Config.PublicNumbers}
+	view := stockView{locations: r.who.Locations, numbers: seesNumbers(r, v)}
 	if location != "" {
 		view.locations = []string{location}
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func (instantShard) Reserve(_ context.Context, batch []lua.ReserveRequest) ([]lu
 	for i := range batch {
 		answers[i].Outcome = sale.Held
 		answers[i].Reservation = sale.Reservation{
-			ID: batch[i].ID, Customer: batch[i].Customer, State: sale.StateHeld, Lines: batch[i].Lines,
+			ID: batch[i].ID, Customer: batch[i].Customer, State: sale.StateHeld, Lines: slices.Clone(batch[i].Lines),
 		}
 	}
 	return answers, nil
@@ -51,7 +52,7 @@ func BenchmarkReserveByCredential(b *testing.B) {
 	require.NoError(b, err)
 	require.NoError(b, l.CreateKey(b.Context(), k, "bench"))
 	require.NoError(b, g.keys.refresh(b.Context()))
-	g.catalog.sales.Store(&map[string]sale.Version{"bench": {Sale: "bench", Version: 1}})
+	g.catalog.sales.Store(&map[string]*sale.Version{"bench": {Sale: "bench", Version: 1}})
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"iss": "shop", "aud": "flashgate", "sub": "ada", "exp": time.Now().Add(time.Hour).Unix(), "tier": "vip",
 	}).SignedString(tokenSecret)

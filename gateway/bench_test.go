@@ -265,7 +265,7 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 				if err := r.decodeReserve(g, &body); err != nil {
 					return err
 				}
-				lines := sale.NormalizeLines(body.asked())
+				lines := sale.NormalizeLines(body.asked(nil))
 				answers, err := g.store.Shard(body.Sale, 0).Reserve(g.base, []lua.ReserveRequest{{
 					ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
 					Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
@@ -277,7 +277,7 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 				if a.Outcome != sale.Held {
 					return refusal(a)
 				}
-				r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
+				r.ctx.Response.Header.SetCanonical(headerLocation, appendReservationPath(nil, body.Sale, body.ReservationID))
 				return r.raw(fasthttp.StatusCreated, appendReservation(nil, body.Sale, &a.Reservation, a.Head.NowMs, nil))
 			}
 			reserveRoute = &r
@@ -285,8 +285,12 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 	}
 	app := fiber.New(fiber.Config{DisableStartupMessage: true})
 	app.Post("/v1/reserve", g.handler(reserveRoute))
+	handle := app.Handler()
 	return func(ctx *fasthttp.RequestCtx) {
-		common(ctx, g.requestID.of(ctx))
-		app.Handler()(ctx)
+		r := newRequest(ctx, g.requestID.of(ctx))
+		defer r.release()
+		common(ctx, r.id)
+		ctx.SetUserValue(requestKey, r)
+		handle(ctx)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flashgate/lua"
+	"flashgate/sale"
 )
 
 // reserveShard is what a lane needs of a shard: a lua.Shard.
@@ -44,15 +45,13 @@ func newReserverOf(shard func(string) reserveShard, o Options, m *metrics) *rese
 
 // reserve asks for units and waits for the answer. errOverloaded: not sent. Any other error wraps
 // errUnavailable: the outcome is unknown, unless it is also lua.ErrRefused or lua.ErrScript. The
-// caller makes sure that the sale exists: every id gets a lane.
-func (r *reserver) reserve(ctx context.Context, saleID string, req lua.ReserveRequest) (lua.Answer, error) {
+// caller makes sure that the sale exists: every id gets a lane. The lines of the request are copied.
+func (r *reserver) reserve(ctx context.Context, saleID string, req lua.ReserveRequest) (*lua.Answer, error) {
 	w := waiters.Get().(*waiter)
-	w.req, w.since = req, time.Now()
-	w.rounds = 0
-	w.state.Store(waiting)
+	w.ask(req)
 	if err := r.enqueue(saleID, w); err != nil {
 		w.release()
-		return lua.Answer{}, err
+		return nil, err
 	}
 	if done := ctx.Done(); done != nil {
 		select {
@@ -60,7 +59,7 @@ func (r *reserver) reserve(ctx context.Context, saleID string, req lua.ReserveRe
 		case <-done:
 			if w.state.CompareAndSwap(waiting, abandoned) {
 				// The waiter is the lane's now.
-				return lua.Answer{}, fmt.Errorf("%w: %w", errUnavailable, ctx.Err())
+				return nil, fmt.Errorf("%w: %w", errUnavailable, ctx.Err())
 			}
 			<-w.done
 		}
@@ -169,9 +168,10 @@ func (r *reserver) close() {
 // Until then only the lane writes to it.
 type waiter struct {
 	req    lua.ReserveRequest
+	line   [1]sale.Line // those of req, when it has one only
 	since  time.Time
-	rounds int // times asked again after AGAIN
-	answer lua.Answer
+	rounds int         // times asked again after AGAIN
+	answer *lua.Answer // of its batch
 	err    error
 	state  atomic.Int32
 	done   chan struct{} // room for one
@@ -185,9 +185,17 @@ const (
 
 var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
 
+// ask begins a request.
+func (w *waiter) ask(req lua.ReserveRequest) {
+	w.req, w.since, w.rounds = req, time.Now(), 0
+	// Whoever asks may use their lines again before the lane lets go of a waiter that was left to it.
+	w.req.Lines = append(w.line[:0], req.Lines...)
+	w.state.Store(waiting)
+}
+
 // release puts the waiter back; for its owner only.
 func (w *waiter) release() {
-	w.req, w.answer, w.err = lua.ReserveRequest{}, lua.Answer{}, nil
+	w.req, w.line, w.answer, w.err = lua.ReserveRequest{}, [1]sale.Line{}, nil, nil
 	waiters.Put(w)
 }
 
@@ -196,9 +204,7 @@ func (w *waiter) gone() bool { return w.state.Load() == abandoned }
 
 // finish hands the answer to the caller, who may use the waiter again at once.
 func (w *waiter) finish(a *lua.Answer, err error) {
-	if w.err = err; err == nil {
-		w.answer = *a
-	}
+	w.answer, w.err = a, err
 	if w.state.CompareAndSwap(waiting, answered) {
 		w.done <- struct{}{}
 		return

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -94,7 +95,7 @@ func (r *route) view(spec *huma.OpenAPI, all map[string]*huma.Schema) docsOperat
 		v.Body, v.BodyExample = fieldsView(all, s), exampleText(all, s)
 	}
 	for _, a := range r.answers {
-		view := docsAnswer{Status: statusText[a.status], Doc: a.doc}
+		view := docsAnswer{Status: strconv.Itoa(a.status), Doc: a.doc}
 		if a.body != nil {
 			s := spec.Components.Schemas.Schema(reflect.TypeOf(a.body), true, "")
 			view.Fields, view.Example = fieldsView(all, s), exampleText(all, s)

@@ -59,13 +59,13 @@ func (n *nothing) holds(s *scarce, age time.Duration, now time.Time) bool {
 	return now.Sub(seen) < age && (n.due.IsZero() || now.Before(n.due))
 }
 
-// short returns the lines of which nothing is known to be available; none when the scripts must be asked.
-func (e *edge) short(saleID string, lines []sale.Line) (short []lua.Shortage) {
+// short appends the lines of which nothing is known to be available; none when the scripts must be asked.
+func (e *edge) short(short []lua.Shortage, saleID string, lines []sale.Line) []lua.Shortage {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	s := e.sales[saleID]
 	if s == nil {
-		return nil
+		return short
 	}
 	now := time.Now()
 	for i := range lines {

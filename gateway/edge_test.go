@@ -37,7 +37,7 @@ func TestEdgeForgetsInTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEdge(Options{}, newMetrics(nil))
-				f(t, e, func() bool { return len(e.short("drop", []sale.Line{lineOf("A", "main")})) == 1 })
+				f(t, e, func() bool { return len(e.short(nil, "drop", []sale.Line{lineOf("A", "main")})) == 1 })
 			})
 		})
 	}
@@ -113,7 +113,7 @@ func TestEdgeForgetsInTime(t *testing.T) {
 }
 
 func TestEdgeKnowsPlaces(t *testing.T) {
-	out := func(e *edge, lines ...sale.Line) []lua.Shortage { return e.short("drop", lines) }
+	out := func(e *edge, lines ...sale.Line) []lua.Shortage { return e.short(nil, "drop", lines) }
 	fresh := func() *edge { return newEdge(Options{EdgeMemory: time.Hour}, newMetrics(nil)) }
 
 	e := fresh()
@@ -205,7 +205,7 @@ func TestAnnouncementsOfReturnsAreHeard(t *testing.T) {
 			}
 			break
 		}
-		require.Empty(t, e.short("drop", []sale.Line{lineOf("A", "")}))
+		require.Empty(t, e.short(nil, "drop", []sale.Line{lineOf("A", "")}))
 		cancel()
 		<-done
 	})

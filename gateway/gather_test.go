@@ -44,7 +44,7 @@ func TestGathererAsksForAllWhoWait(t *testing.T) {
 	}
 	for {
 		g.mu.Lock()
-		n := len(g.waiting["s"])
+		n := g.waiting["s"].waiting
 		g.mu.Unlock()
 		if n == 300 {
 			break

@@ -21,7 +21,7 @@ func (g *Gateway) reservation(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
+	if err := g.limit(r, v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	if sale.CheckReservationID(id) != "" {
@@ -85,7 +85,7 @@ func (g *Gateway) availability(r *request) error {
 	if err := r.mayUse(q["location"]); err != nil {
 		return err
 	}
-	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
+	if err := g.limit(r, v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	a, err := g.stock(v.Sale, q["sku"])
@@ -95,7 +95,7 @@ func (g *Gateway) availability(r *request) error {
 	if q["sku"] != "" && len(a.Items) == 0 {
 		return refuse(codeUnknownSKU, "The sale has no SKU %s.", q["sku"])
 	}
-	out := availabilityOf(&v, &a, viewOf(r, &v, q["location"]))
+	out := availabilityOf(v, &a, viewOf(r, v, q["location"]))
 	if len(out.Items) == 0 && q["location"] != "" {
 		return refuse(codeUnknownLocation, "The sale has no location %s there.", q["location"])
 	}
@@ -224,12 +224,12 @@ func (g *Gateway) publicSale(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := g.limit(r, &v, sale.LimitReads, costOfRequest); err != nil {
+	if err := g.limit(r, v, sale.LimitReads, costOfRequest); err != nil {
 		return err
 	}
 	c := &v.Config
 	out := PublicSale{
-		Sale: v.Sale, Title: c.Title, State: g.phase(&v), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(),
+		Sale: v.Sale, Title: c.Title, State: g.phase(v), OpensAt: c.OpensAt.String(), ClosesAt: c.ClosesAt.String(),
 		HoldSeconds: c.HoldSeconds, MaxExtensions: c.MaxExtensions,
 		Caps:  PublicCaps{c.Caps.PerCustomer, c.Caps.PerOrder},
 		Items: make([]PublicItem, len(c.Items)),

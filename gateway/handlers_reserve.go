@@ -12,46 +12,46 @@ import (
 
 // reserve is the hot path: one pass over the body, one place in a batch, an answer written by hand.
 func (g *Gateway) reserve(r *request) error {
-	var body ReserveRequest
-	if err := r.decodeReserve(g, &body); err != nil {
+	body, who, try := &r.scratch.reserve.body, &r.scratch.reserve.who, &r.scratch.reserve.try
+	err := r.decodeReserve(g, body)
+	if err != nil {
 		return err
 	}
 	v, err := g.saleFor(r, body.Sale)
 	if err != nil {
 		return err
 	}
-	lines := sale.NormalizeLines(body.asked())
+	lines := sale.NormalizeLines(body.asked(r.scratch.reserve.line[:0]))
 	if err := r.mayTake(lines); err != nil {
 		return err
 	}
-	who, err := g.shopperOf(r, &v, &body)
-	if err != nil {
+	if *who, err = g.shopperOf(r, v, body); err != nil {
 		return err
 	}
-	if err := g.prove(r, &v, body.ReservationID, &who); err != nil {
+	if err := g.prove(r, v, body.ReservationID, who); err != nil {
 		return err
 	}
-	g.limiter.plan(&v)
-	try := attemptOf(&v, sale.LimitReserve, &who, costOfRequest)
-	early, err := g.limiter.enter(g.base, r, &try, body.ReservationID)
+	g.limiter.plan(v)
+	*try = attemptOf(v, sale.LimitReserve, who, costOfRequest)
+	early, err := g.limiter.enter(g.base, r, try, body.ReservationID)
 	if early {
 		g.watch.TooEarly(body.Sale, who.customer)
 	}
 	if err != nil {
 		return err
 	}
-	if err := g.tooLate(r, &v, &try, body.ReservationID, lines); err != nil {
+	if err := g.tooLate(r, v, try, body.ReservationID, lines); err != nil {
 		return err
 	}
 	began := time.Now()
-	a, err := g.reserver.reserve(g.base, body.Sale, lua.ReserveRequest{
+	a, err := g.reserver.reserve(untilAnswered, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
-		IP:          who.ip, Device: who.device, Tier: who.tier, Admission: g.admissionOf(&v, &body),
+		IP:          who.ip, Device: who.device, Tier: who.tier, Admission: g.admissionOf(v, body),
 	})
 	g.pace.Observe(time.Since(began), err != nil)
-	g.limiter.leave(r, &try, &a, err)
-	if inLine, err := g.lineUp(r, &v, &body, &a, err); inLine {
+	g.limiter.leave(r, try, a, err)
+	if inLine, err := g.lineUp(r, v, body, a, err); inLine {
 		return err
 	}
 	if err != nil {
@@ -62,20 +62,21 @@ func (g *Gateway) reserve(r *request) error {
 	case sale.Replay:
 		r.replayed()
 	case sale.Waitlisted, sale.Waiting:
-		return g.waitlist.answer(r, &v, &a)
+		return g.waitlist.answer(r, v, a)
+	case sale.Insufficient:
+		return g.short(r, v, a.Shortages)
 	default:
-		return g.refuseReserve(r, &v, &a)
+		return refusal(a)
 	}
-	r.ctx.Response.Header.SetCanonical(headerLocation, reservationPath(body.Sale, body.ReservationID))
-	b := make([]byte, 0, 320+80*len(a.Reservation.Lines))
-	return r.raw(fasthttp.StatusCreated, appendReservation(b, body.Sale, &a.Reservation, a.Head.NowMs, nil))
+	r.text = appendReservationPath(r.text[:0], body.Sale, body.ReservationID)
+	r.ctx.Response.Header.SetCanonical(headerLocation, r.text)
+	return r.written(fasthttp.StatusCreated, appendReservation(r.text[:0], body.Sale, &a.Reservation, a.Head.NowMs, nil))
 }
 
 var headerLocation = []byte(fasthttp.HeaderLocation)
 
-// reservationPath needs no escaping: the grammar of both ids has nothing to escape.
-func reservationPath(saleID, id string) []byte {
-	b := make([]byte, 0, 32+len(saleID)+len(id))
+// appendReservationPath needs no escaping: the grammar of both ids has nothing to escape.
+func appendReservationPath(b []byte, saleID, id string) []byte {
 	b = append(b, "/v1/reservations/"...)
 	b = append(b, id...)
 	b = append(b, "?sale="...)
@@ -84,6 +85,7 @@ func reservationPath(saleID, id string) []byte {
 
 // decodeReserve reads the body, and the reservation id from the header where the body has none.
 func (r *request) decodeReserve(g *Gateway, body *ReserveRequest) error {
+	*body = ReserveRequest{}
 	b, err := r.body(g.opts.BodyMax)
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func (g *Gateway) draw(r *request) error {
 	if err != nil {
 		return err
 	}
-	room := g.room.rooms.Of(&v)
+	room := g.room.rooms.Of(v)
 	if room == nil {
 		return noRoom(v.Sale)
 	}
@@ -111,9 +111,9 @@ func (g *Gateway) linePage(r *request) error {
 	if view.Title == "" {
 		view.Title = v.Sale
 	}
-	view.Phase = g.phase(&v)
+	view.Phase = g.phase(v)
 	if text := r.query["ticket"]; text != "" {
-		if err := view.fill(g, r, &v, text); err != nil {
+		if err := view.fill(g, r, v, text); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,7 @@ func (g *Gateway) verb(
 	if err != nil {
 		return a, err
 	}
-	if err := g.limit(r, &v, sale.LimitSettle, costOfRequest); err != nil {
+	if err := g.limit(r, v, sale.LimitSettle, costOfRequest); err != nil {
 		return a, err
 	}
 	if err := g.reach(r, saleID, id); err != nil {

@@ -38,7 +38,7 @@ func BenchmarkHotPath(b *testing.B) {
 	require.NoError(b, l.CreateKey(b.Context(), k, "bench"))
 	require.NoError(b, g.keys.refresh(b.Context()))
 	open := sale.Config{OpensAt: 1, ClosesAt: sale.Moment(time.Now().Add(time.Hour).UnixMilli())}
-	g.catalog.sales.Store(&map[string]sale.Version{
+	g.catalog.sales.Store(&map[string]*sale.Version{
 		"accept": {Sale: "accept", Version: 1, Lifecycle: sale.Live, Config: open},
 		"refuse": {Sale: "refuse", Version: 1, Lifecycle: sale.Live, Config: open},
 	})

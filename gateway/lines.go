@@ -36,7 +36,7 @@ func (g *Gateway) ofTicket(
 	if in == nil {
 		return unknownTicket()
 	}
-	stands, err := do(in, r, &v, &t)
+	stands, err := do(in, r, v, &t)
 	if err != nil {
 		return err
 	}

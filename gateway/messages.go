@@ -68,12 +68,12 @@ func (b *ReserveRequest) check(f *fields) {
 	f.optional("/admission", b.Admission, checkAdmission)
 }
 
-// asked are the lines in either form.
-func (b *ReserveRequest) asked() []sale.Line {
+// asked are the lines in either form, the one of the short form behind room.
+func (b *ReserveRequest) asked(room []sale.Line) []sale.Line {
 	if b.Lines != nil {
 		return toLines(b.Lines)
 	}
-	return []sale.Line{{SKU: b.SKU, Qty: b.Qty, Location: b.Location}}
+	return append(room, sale.Line{SKU: b.SKU, Qty: b.Qty, Location: b.Location})
 }
 
 func toLines(in []Line) []sale.Line {
@@ -337,10 +337,12 @@ func reservationOf(saleID string, r *sale.Reservation, nowMs int64) (out Reserva
 	return out
 }
 
-const timeForm = "2006-01-02T15:04:05.000Z07:00"
-
+// appendTime writes a time as 2026-11-27T10:00:00.123Z. The library has a short way for whole seconds.
 func appendTime(b []byte, ms int64) []byte {
-	return time.UnixMilli(ms).UTC().AppendFormat(b, timeForm)
+	b = time.UnixMilli(ms).UTC().AppendFormat(b, time.RFC3339)
+	fraction := (ms%1000 + 1000) % 1000
+	b[len(b)-1] = '.'
+	return append(b, '0'+byte(fraction/100), '0'+byte(fraction/10%10), '0'+byte(fraction%10), 'Z')
 }
 
 func timeText(ms int64) string { return string(appendTime(nil, ms)) }

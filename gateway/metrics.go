@@ -15,9 +15,9 @@ import (
 // metrics are all numbers that a gateway shows. Routes are templates, never paths, so that their
 // number is bounded.
 type metrics struct {
-	outcomes *counters // verb, outcome
-	requests *counters // route, status
-	limits   *counters // sale, rule, decision, by
+	outcomes *counters              // verb, outcome
+	requests *prometheus.CounterVec // route, status
+	limits   *counters              // sale, rule, decision, by
 	// tierIgnored and suspicion are by sale and reason.
 	tierIgnored *counters
 	suspicion   *counters
@@ -77,8 +77,8 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 	m := &metrics{
 		outcomes: newCounters(counter("outcomes_total",
 			"What Redis said to requests, by verb.", "verb", "outcome")),
-		requests: newCounters(counter("http_requests_total",
-			"Answers over HTTP.", "route", "status")),
+		requests: counter("http_requests_total",
+			"Answers over HTTP.", "route", "status"),
 		limits: newCounters(counter("limit_attempts_total",
 			"What rate limits said to attempts, by the scripts (shared) or by the gateway alone (local).",
 			"sale", "rule", "decision", "by")),
@@ -149,18 +149,34 @@ func (m *metrics) outcome(verb string, o sale.Outcome) { m.outcomes.get(verb, st
 
 // request counts one answer over HTTP; route is the template.
 func (m *metrics) request(route string, status int, took time.Duration) {
-	text, known := statusText[status]
-	if !known {
-		text = strconv.Itoa(status)
-	}
-	m.requests.get(route, text).Inc()
+	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 	m.took.WithLabelValues(route).Observe(took.Seconds())
 }
 
-// statusText saves the conversion for what is answered often.
-var statusText = map[int]string{
-	200: "200", 201: "201", 202: "202", 400: "400", 404: "404", 409: "409", 410: "410", 422: "422",
-	429: "429", 503: "503",
+// routeMetrics are the numbers of one route, looked up by their labels once.
+type routeMetrics struct {
+	all      *metrics
+	route    string
+	took     atomic.Pointer[prometheus.Observer]
+	statuses [statusMost]atomic.Pointer[prometheus.Counter]
+}
+
+// statusMost is above every status.
+const statusMost = 600
+
+func (m *metrics) of(route string) *routeMetrics { return &routeMetrics{all: m, route: route} }
+
+// answered does what metrics.request does.
+func (m *routeMetrics) answered(status int, took time.Duration) {
+	observer, counter := m.took.Load(), m.statuses[min(status, statusMost-1)].Load()
+	if observer == nil || counter == nil {
+		o, c := m.all.took.WithLabelValues(m.route), m.all.requests.WithLabelValues(m.route, strconv.Itoa(status))
+		m.took.Store(&o)
+		m.statuses[min(status, statusMost-1)].Store(&c)
+		observer, counter = &o, &c
+	}
+	(*counter).Inc()
+	(*observer).Observe(took.Seconds())
 }
 
 // read counts one read of the ledger.

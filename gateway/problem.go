@@ -398,14 +398,17 @@ func (p *problem) member(name string, v any) *problem {
 	return p
 }
 
-// write puts the problem document into the response.
-func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
-	info := problems[p.code]
+// refuse answers with a problem.
+func (r *request) refuse(p *problem) { r.text = p.write(r.ctx, r.id, r.text[:0]) }
+
+// write puts the problem document into the response. It is written behind room, and returned as room for the
+// next.
+func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string, room []byte) []byte {
+	begin := beginnings[p.code]
 	h := &ctx.Response.Header
-	ctx.Response.ResetBody()
-	ctx.SetStatusCode(info.status)
+	ctx.SetStatusCode(begin.status)
 	h.SetContentType("application/problem+json")
-	h.Set(fasthttp.HeaderCacheControl, "no-store")
+	h.SetCanonical(headerCacheControl, valueNoStore)
 	if p.retryMs > 0 {
 		h.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(retryAfter(p.retryMs), 10))
 	}
@@ -415,19 +418,28 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string) {
 	if p.code == codeUnauthenticated {
 		h.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	}
-	ctx.Response.SetBodyRaw(p.document(info, requestID))
+	b := p.document(room, begin.text, requestID)
+	ctx.Response.SetBody(b)
+	return b
 }
 
-func (p *problem) document(info codeInfo, requestID string) []byte {
-	b := make([]byte, 0, 256+len(p.detail)+len(p.members)+120*len(p.errs))
-	b = append(b, `{"type":"/problems/`...)
-	b = append(b, p.code...)
-	b = append(b, `","title":`...)
-	b = quote(b, info.title)
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(info.status), 10)
-	b = append(b, `,"detail":`...)
-	b = quote(b, p.detail)
+// beginning is what all documents of a code begin with, up to their detail.
+type beginning struct {
+	status int
+	text   string
+}
+
+var beginnings = func() map[code]beginning {
+	all := map[code]beginning{}
+	for c, info := range problems {
+		b := quote([]byte(`{"type":"/problems/`+string(c)+`","title":`), info.title)
+		all[c] = beginning{info.status, string(b) + `,"status":` + strconv.Itoa(info.status) + `,"detail":`}
+	}
+	return all
+}()
+
+func (p *problem) document(b []byte, beginning, requestID string) []byte {
+	b = quote(append(b, beginning...), p.detail)
 	b = append(b, `,"instance":`...)
 	b = quote(b, requestID)
 	b = append(b, `,"code":"`...)
@@ -453,9 +465,22 @@ func (p *problem) document(info codeInfo, requestID string) []byte {
 
 // quote appends s as JSON text. What is not UTF-8 is replaced.
 func quote(b []byte, s string) []byte {
+	if isPlain(s) {
+		return append(append(append(b, '"'), s...), '"')
+	}
 	// The only error is that of invalid UTF-8, and then the replaced text is there all the same.
 	b, _ = jsontext.AppendQuote(b, s)
 	return b
+}
+
+// isPlain tells whether text stands in JSON as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // retryAfter turns ms into whole seconds, rounded up, and spreads clients over up to a quarter more,

@@ -25,9 +25,8 @@ func refusal(a *lua.Answer) *problem {
 	p := &problem{code: outcomes[a.Outcome].code}
 	switch a.Outcome {
 	case sale.Insufficient:
-		p.detail = "Not enough units are available; nothing was taken."
-		p.members = appendShort(make([]byte, 0, 40+80*len(a.Shortages)), a.Shortages)
-		return p.member("waitlist", false)
+		p.detail = shortDetail
+		p.members = appendShort(nil, a.Shortages)
 	case sale.CapExceeded:
 		c := &a.Cap
 		p.detail = fmt.Sprintf("The cap is %d units, %d are in use and %d were asked for.", c.Cap, c.InUse, c.Requested)
@@ -94,7 +93,16 @@ func refusal(a *lua.Answer) *problem {
 	return p
 }
 
-// appendShort writes the member lines by hand, each as a ShortLine: most of a drop is told this.
+// shortage does what refusal does for lines that are short, in the scratch of the request.
+func (r *request) shortage(short []lua.Shortage) *problem {
+	r.members = appendShort(r.members[:0], short)
+	r.refused = problem{code: codeInsufficientStock, detail: shortDetail, members: r.members}
+	return &r.refused
+}
+
+const shortDetail = "Not enough units are available; nothing was taken."
+
+// appendShort writes the members lines, each as a ShortLine, and waitlist, by hand: most of a drop is told this.
 func appendShort(b []byte, short []lua.Shortage) []byte {
 	b = append(b, `,"lines":[`...)
 	for i := range short {
@@ -112,7 +120,7 @@ func appendShort(b []byte, short []lua.Shortage) []byte {
 		}
 		b = append(b, '}')
 	}
-	return append(b, ']')
+	return append(b, `],"waitlist":false`...)
 }
 
 func unknownReservation() *problem {

@@ -16,6 +16,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"flashgate/ledger"
+	"flashgate/lua"
+	"flashgate/sale"
 )
 
 // request is one call on its way through a handler. What comes out of its methods is copied, and
@@ -30,9 +32,43 @@ type request struct {
 	tier     string
 	issuedAt time.Time
 	query    map[string]string
+	*scratch
 }
 
-var requestPool = sync.Pool{New: func() any { return new(request) }}
+// scratch is room that a request has while it is answered, and then the next one: nothing of it may be
+// kept. A reserve lives in it, so that a refusal, which most of a drop is, asks for next to no memory.
+type scratch struct {
+	text    []byte // of the answer
+	members []byte // of a problem
+	refused problem
+	reserve struct {
+		body  ReserveRequest
+		line  [1]sale.Line
+		who   shopper
+		try   attempt
+		short []lua.Shortage
+	}
+}
+
+// textMax is how much room for text is kept for the next request, in bytes.
+const textMax = 16 << 10
+
+var requestPool = sync.Pool{New: func() any { return &request{scratch: new(scratch)} }}
+
+// newRequest begins a request; release ends it.
+func newRequest(ctx *fasthttp.RequestCtx, id string) *request {
+	r := requestPool.Get().(*request)
+	*r = request{ctx: ctx, id: id, scratch: r.scratch}
+	return r
+}
+
+// release gives the request to the next.
+func (r *request) release() {
+	if cap(r.text) > textMax {
+		r.text = nil
+	}
+	requestPool.Put(r)
+}
 
 // decode reads the body into v, or says all that is wrong with it.
 func (r *request) decode(g *Gateway, v body) error {
@@ -127,6 +163,15 @@ func (r *request) raw(status int, b []byte) error {
 	r.ctx.SetStatusCode(status)
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(b)
+	return nil
+}
+
+// written answers with the JSON text that was written into the scratch.
+func (r *request) written(status int, b []byte) error {
+	r.text = b
+	r.ctx.SetStatusCode(status)
+	r.ctx.Response.Header.SetContentType("application/json")
+	r.ctx.Response.SetBody(b)
 	return nil
 }
 

@@ -164,6 +164,6 @@ func TestMetrics(t *testing.T) {
 	require.InDelta(t, 2, value(t, m.outcomes.vec.WithLabelValues("reserve", "HELD")), 0)
 	m.request("/v1/reserve", 201, time.Millisecond)
 	m.request("/v1/reserve", 418, time.Millisecond)
-	require.InDelta(t, 1, value(t, m.requests.vec.WithLabelValues("/v1/reserve", "418")), 0)
+	require.InDelta(t, 1, value(t, m.requests.WithLabelValues("/v1/reserve", "418")), 0)
 	require.Zero(t, testing.AllocsPerRun(100, func() { m.outcome("reserve", sale.Held) }))
 }

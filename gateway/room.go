@@ -43,7 +43,7 @@ func (l *roomLine) known(saleID string) *queue.Room {
 	if err != nil {
 		return nil
 	}
-	return l.rooms.Of(&v)
+	return l.rooms.Of(v)
 }
 
 // run looks after the rooms of all sales until ctx ends.
@@ -129,13 +129,13 @@ func (g *Gateway) join(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := g.prove(r, &v, "", &who); err != nil {
+	if err := g.prove(r, v, "", &who); err != nil {
 		return err
 	}
-	if err := g.judgeLimit(r, &v, sale.LimitQueue, &who, costOfRequest); err != nil {
+	if err := g.judgeLimit(r, v, sale.LimitQueue, &who, costOfRequest); err != nil {
 		return err
 	}
-	return g.room.join(r, &v, body.Customer)
+	return g.room.join(r, v, body.Customer)
 }
 
 // joinerOf reads who a join is for, as shopperOf does for a reserve.

@@ -152,7 +152,7 @@ func (g *Gateway) router() fasthttp.RequestHandler {
 		CaseSensitive: true, StrictRouting: true, DisableStartupMessage: true,
 		DisableDefaultContentType: true, DisableDefaultDate: true,
 		ErrorHandler: func(c *fiber.Ctx, _ error) error {
-			refuse(codeNotFound, "There is nothing at this path.").write(c.Context(), requestIDOf(c.Context()))
+			requestOf(c.Context()).refuse(refuse(codeNotFound, "There is nothing at this path."))
 			g.metrics.request("none", fiber.StatusNotFound, 0)
 			return nil
 		},
@@ -187,7 +187,7 @@ func (g *Gateway) otherMethod(path, allow string) fiber.Handler {
 		} else {
 			p := refuse(codeMethodNotAllowed, "The methods here are %s.", allow)
 			p.allow = allow
-			p.write(ctx, requestIDOf(ctx))
+			requestOf(ctx).refuse(p)
 		}
 		g.metrics.request(path, ctx.Response.StatusCode(), 0)
 		return nil
@@ -196,30 +196,33 @@ func (g *Gateway) otherMethod(path, allow string) fiber.Handler {
 
 // handler turns a route into what the router calls: who asks, whether they may, the call, and the
 // answer to its error.
-func (g *Gateway) handler(r *route) fiber.Handler {
+func (g *Gateway) handler(of *route) fiber.Handler {
+	seen := g.metrics.of(of.path)
 	return func(c *fiber.Ctx) error {
 		started := time.Now()
 		ctx := c.Context()
-		req := requestPool.Get().(*request)
-		*req = request{c: c, ctx: ctx, route: r, id: requestIDOf(ctx)}
-		err := g.admit(req)
+		r := requestOf(ctx)
+		r.c, r.route = c, of
+		err := g.admit(r)
 		if err == nil {
-			if r.private() {
-				ctx.Response.Header.Set(fiber.HeaderCacheControl, "no-store")
+			if of.private() {
+				ctx.Response.Header.SetCanonical(headerCacheControl, valueNoStore)
 			}
-			err = r.handle(g, req)
+			err = of.handle(g, r)
 		}
 		if err != nil {
-			g.answerError(req, err)
+			r.refuse(g.problemOf(r, err))
 		}
-		requestPool.Put(req)
-		g.metrics.request(r.path, ctx.Response.StatusCode(), time.Since(started))
+		seen.answered(ctx.Response.StatusCode(), time.Since(started))
 		return nil
 	}
 }
 
-// answerError turns the error of a handler into a problem: here each is logged, or answered, once.
-func (g *Gateway) answerError(r *request, err error) {
+// problemOf turns the error of a handler into a problem: here each is logged, or answered, once.
+func (g *Gateway) problemOf(r *request, err error) *problem {
+	if p, is := err.(*problem); is { //nolint:errorlint // Most are, as they are; the others are looked at below.
+		return p
+	}
 	var p *problem
 	switch {
 	case errors.As(err, &p):
@@ -235,23 +238,26 @@ func (g *Gateway) answerError(r *request, err error) {
 		p = refuse(codeInternal, "Something went wrong; the request id finds it in the log.")
 		g.log.Error("request failed", "request_id", r.id, "route", r.route.path, "error", err)
 	}
-	p.write(r.ctx, r.id)
+	return p
 }
 
 // serve wraps the router: the request id, headers of every answer, methods that the router does not
 // know, and panics.
 func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
-	id := g.requestID.of(ctx)
+	r := newRequest(ctx, g.requestID.of(ctx))
 	defer func() {
 		if cause := recover(); cause != nil {
-			g.log.Error("panic", "request_id", id, "path", printable(string(ctx.Path())),
+			g.log.Error("panic", "request_id", r.id, "path", printable(string(ctx.Path())),
 				"cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 			ctx.Response.Reset()
-			common(ctx, id)
-			refuse(codeInternal, "Something went wrong; the request id finds it in the log.").write(ctx, id)
+			common(ctx, r.id)
+			r.refuse(refuse(codeInternal, "Something went wrong; the request id finds it in the log."))
 		}
+		ctx.RemoveUserValue(requestKey)
+		r.release()
 	}()
-	common(ctx, id)
+	common(ctx, r.id)
+	ctx.SetUserValue(requestKey, r)
 	if !knownMethod(ctx.Method()) {
 		// The router would answer in a form of its own; of TRACE it knows that no route has it.
 		ctx.Request.Header.SetMethod(fasthttp.MethodTrace)
@@ -259,8 +265,8 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 	g.app(ctx)
 }
 
+// common sets the headers of every answer.
 func common(ctx *fasthttp.RequestCtx, id string) {
-	ctx.SetUserValue(requestIDKey, id)
 	ctx.Response.Header.SetCanonical(headerRequestID, []byte(id))
 	ctx.Response.Header.SetCanonical(headerNoSniff, valueNoSniff)
 }
@@ -269,6 +275,9 @@ var (
 	headerRequestID = []byte("X-Request-Id")
 	headerNoSniff   = []byte("X-Content-Type-Options")
 	valueNoSniff    = []byte("nosniff")
+
+	headerCacheControl = []byte(fasthttp.HeaderCacheControl)
+	valueNoStore       = []byte("no-store")
 )
 
 func knownMethod(m []byte) bool {
@@ -305,7 +314,7 @@ func (g *Gateway) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	default:
 		p = refuse(codeMalformedBody, "The request cannot be read, or did not arrive in time.")
 	}
-	p.write(ctx, id)
+	p.write(ctx, id, nil)
 	g.metrics.request("none", ctx.Response.StatusCode(), 0)
 }
 
@@ -419,9 +428,7 @@ func (r requestIDs) of(ctx *fasthttp.RequestCtx) string {
 
 const maxRequestID = 128
 
-const requestIDKey = "request_id"
+const requestKey = "request"
 
-func requestIDOf(ctx *fasthttp.RequestCtx) string {
-	id, _ := ctx.UserValue(requestIDKey).(string)
-	return id
-}
+// requestOf is the request that serve began.
+func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.UserValue(requestKey).(*request) }

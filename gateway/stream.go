@@ -134,7 +134,7 @@ func (s *streams) look(saleID string, f *feed) (event *stockEvent) {
 	if last != nil && last.is == is {
 		return nil
 	}
-	return newStockEvent(&v, &a, is)
+	return newStockEvent(v, &a, is)
 }
 
 func stateOf(a *lua.Availability) stockState {
@@ -186,7 +186,7 @@ func (g *Gateway) stream(r *request) error {
 		return refuse(codeForbidden, "The stream tells of all locations, and this key is limited to some: "+
 			"read GET /v1/availability.")
 	}
-	if err := g.limit(r, &v, sale.LimitReads, costOfStream); err != nil {
+	if err := g.limit(r, v, sale.LimitReads, costOfStream); err != nil {
 		return err
 	}
 	// What cannot be read at all is better said now than by silence.
@@ -210,7 +210,7 @@ func (g *Gateway) stream(r *request) error {
 		w.customer = r.owner()
 		w.beat = min(w.beat, time.Duration(room.GraceSeconds)*time.Second/2)
 	}
-	if viewOf(r, &v, "").numbers {
+	if viewOf(r, v, "").numbers {
 		w.text = 1
 	}
 	r.ctx.SetBodyStreamWriter(w.write)

@@ -15,7 +15,7 @@ func (g *Gateway) tooLate(r *request, v *sale.Version, try *attempt, id string, 
 	if !g.remembers(v) || !g.edge.lacks(v.Sale, lines) {
 		return nil
 	}
-	known, err := g.limiter.known.do(g.base, v.Sale, id)
+	known, err := g.limiter.known.do(untilAnswered, v.Sale, id)
 	if err != nil {
 		g.limiter.leave(r, try, nil, err)
 		return err
@@ -23,16 +23,22 @@ func (g *Gateway) tooLate(r *request, v *sale.Version, try *attempt, id string, 
 	if known {
 		return nil
 	}
-	short := g.edge.short(v.Sale, lines) // The look took a while, or showed that units came back.
+	// The look took a while, or showed that units came back.
+	short := g.edge.short(r.reserve.short[:0], v.Sale, lines)
 	if len(short) == 0 {
 		return nil
 	}
+	r.reserve.short = short
 	if err := g.limiter.alone(r, try); err != nil {
 		return err
 	}
 	g.metrics.fromMemory.get(v.Sale).Inc()
-	return g.refuseReserve(r, v, &lua.Answer{Outcome: sale.Insufficient, Shortages: short})
+	return g.short(r, v, short)
 }
+
+// untilAnswered waits for an answer that comes by itself: every call is bounded in time, and the gateway ends
+// after the last of them.
+var untilAnswered = context.Background()
 
 // remembers tells whether memory may answer for a sale. Who could be put in line goes to the scripts, and
 // outside of its hours a sale has more to say than what is left.
@@ -45,14 +51,14 @@ func (g *Gateway) remembers(v *sale.Version) bool {
 	return sale.PhaseAt(v.Lifecycle, v.Config.OpensAt, v.Config.ClosesAt, g.store.Now()) == sale.PhaseOpen
 }
 
-// refuseReserve leaves out numbers that are not told to whoever asks.
-func (g *Gateway) refuseReserve(r *request, v *sale.Version, a *lua.Answer) error {
-	if !viewOf(r, v, "").numbers {
-		for i := range a.Shortages {
-			a.Shortages[i].Available = hiddenNumber
+// short refuses a reserve for what is short, without the numbers that are not told to whoever asks.
+func (g *Gateway) short(r *request, v *sale.Version, short []lua.Shortage) error {
+	if !seesNumbers(r, v) {
+		for i := range short {
+			short[i].Available = hiddenNumber
 		}
 	}
-	return refusal(a)
+	return r.shortage(short)
 }
 
 // findKnown tells of each id whether it is known: then a reserve is a replay, and free. What it sees of

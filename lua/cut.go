@@ -81,14 +81,14 @@ func (s *Shard) Cut(ctx context.Context, epoch int64, rows []Row) (Cut, error) {
 	if len(f) != cutFields+2*len(rows) {
 		return c, fmt.Errorf("cut: %w: %d fields", ErrScript, len(f))
 	}
-	c.Mark, c.Open = text(f[0]), text(f[2]) == doorOpen && text(f[3]) == ""
-	if c.LastMs, err = strconv.ParseInt(text(f[1]), 10, 64); err != nil {
+	c.Mark, c.Open = f[0], f[2] == doorOpen && f[3] == ""
+	if c.LastMs, err = strconv.ParseInt(f[1], 10, 64); err != nil {
 		return c, fmt.Errorf("cut: %w: %w", ErrScript, err)
 	}
 	c.Rows = make([]RowValue, len(rows))
 	for i, r := range rows {
-		v := RowValue{Row: r, Value: text(f[cutFields+2*i])}
-		v.LeftMs, _ = strconv.ParseInt(text(f[cutFields+2*i+1]), 10, 64)
+		v := RowValue{Row: r, Value: f[cutFields+2*i]}
+		v.LeftMs, _ = strconv.ParseInt(f[cutFields+2*i+1], 10, 64)
 		if r.Kind == RowWaiter && v.Value != "" {
 			score, err := strconv.ParseFloat(v.Value, 64)
 			if err != nil {

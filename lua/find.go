@@ -15,7 +15,14 @@ const findFields = 3
 // Find reads the records of 1 to MaxBatch reservations, in order: FOUND or UNKNOWN_RESERVATION
 // each. A hold past its deadline is shown as expired, swept or not.
 func (s *Shard) Find(ctx context.Context, ids ...string) ([]Answer, error) {
-	h, rest, err := s.find(ctx, ids)
+	if len(ids) == 0 || len(ids) > MaxBatch {
+		return nil, fmt.Errorf("find: %d ids, must be 1 to %d", len(ids), MaxBatch)
+	}
+	args := make([]any, len(ids))
+	for i := range ids {
+		args[i] = &ids[i]
+	}
+	h, rest, err := s.call(ctx, findScript, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -40,29 +47,4 @@ func (s *Shard) Find(ctx context.Context, ids ...string) ([]Answer, error) {
 		}
 	}
 	return answers, nil
-}
-
-// Known tells of 1 to MaxBatch ids, in order, whether there is a record, without reading it. Where the head
-// says something else than DONE, nothing is known.
-func (s *Shard) Known(ctx context.Context, ids ...string) ([]bool, Head, error) {
-	h, rest, err := s.find(ctx, ids)
-	if err != nil {
-		return nil, h, err
-	}
-	known := make([]bool, len(ids))
-	for i := range known {
-		known[i] = sale.Outcome(at(rest, findFields*i)) == sale.Found
-	}
-	return known, h, nil
-}
-
-func (s *Shard) find(ctx context.Context, ids []string) (Head, []any, error) {
-	if len(ids) == 0 || len(ids) > MaxBatch {
-		return Head{}, nil, fmt.Errorf("find: %d ids, must be 1 to %d", len(ids), MaxBatch)
-	}
-	args := make([]any, len(ids))
-	for i, id := range ids {
-		args[i] = id
-	}
-	return s.call(ctx, findScript, args...)
 }

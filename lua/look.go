@@ -61,17 +61,17 @@ func (s *Shard) Look(ctx context.Context, epoch, after int64, limit int) (Look, 
 	if len(f) < lookFields {
 		return l, fmt.Errorf("look: %w: %d fields", ErrScript, len(f))
 	}
-	l.Epoch, l.Seq, l.Mark = h.Epoch, h.Seq, text(f[0])
-	l.Open, l.Reason, l.Building = text(f[2]) == doorOpen, text(f[3]), text(f[4])
+	l.Epoch, l.Seq, l.Mark = h.Epoch, h.Seq, f[0]
+	l.Open, l.Reason, l.Building = f[2] == doorOpen, f[3], f[4]
 	// A shard made by a rebuild that did not get far has no version yet.
-	l.Version, _ = strconv.ParseInt(text(f[6]), 10, 64)
+	l.Version, _ = strconv.ParseInt(f[6], 10, 64)
 	for i, to := range map[int]*int64{1: &l.LastMs, 5: &l.Watermark} {
-		if *to, err = strconv.ParseInt(text(f[i]), 10, 64); err != nil {
+		if *to, err = strconv.ParseInt(f[i], 10, 64); err != nil {
 			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}
 	}
 	for i := lookFields; i+1 < len(f); i += 2 {
-		raw, err := rawEvent(text(f[i]), text(f[i+1]))
+		raw, err := rawEvent(f[i], f[i+1])
 		if err != nil {
 			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}

@@ -55,5 +55,6 @@ func (s *Shard) LastVerified(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("last verification: %w", err)
 	}
-	return at(all, 0), nil
+	text, _ := all[0].(string)
+	return text, nil
 }

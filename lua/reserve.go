@@ -3,6 +3,7 @@ package lua
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,9 +88,15 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	}
 	args := make([]any, 0, 1+8*len(batch))
 	args = append(args, s.store.opts.StreamMaxEvents)
+	packed := make([]string, len(batch))
 	for i := range batch {
 		r := &batch[i]
-		args = append(args, r.ID, r.Customer, r.Fingerprint, sale.PackLines(r.Lines), r.Actor, r.IP, r.Device,
+		if i > 0 && slices.Equal(r.Lines, batch[i-1].Lines) {
+			packed[i] = packed[i-1] // In a drop most ask for the same.
+		} else {
+			packed[i] = sale.PackLines(r.Lines)
+		}
+		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &packed[i], &r.Actor, &r.IP, &r.Device,
 			r.tierAndAdmission())
 	}
 	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })

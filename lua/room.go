@@ -70,9 +70,9 @@ func (s *Shard) RoomJoin(ctx context.Context, of string, made RoomID, batch []Ro
 		j.Room = RoomID{at(rest, 0), at(rest, 1), at(rest, 2)}
 	}
 	for i := 3; err == nil && h.Outcome == sale.Done && i+1 < len(rest); i += 2 {
-		p := RoomPlace{Outcome: sale.Outcome(text(rest[i]))}
+		p := RoomPlace{Outcome: sale.Outcome(rest[i])}
 		if p.Outcome == sale.Done {
-			p.Number, err = strconv.ParseInt(text(rest[i+1]), 10, 64)
+			p.Number, err = strconv.ParseInt(rest[i+1], 10, 64)
 		}
 		j.Each = append(j.Each, p)
 	}
@@ -110,10 +110,7 @@ func (s *Shard) RoomBeat(ctx context.Context, room string, heard []RoomHeard) (s
 	if err != nil || h.Outcome != sale.Done {
 		return nil, err
 	}
-	for _, v := range rest {
-		strangers = append(strangers, text(v))
-	}
-	return strangers, nil
+	return rest, nil
 }
 
 // RoomAdmit admits whose turn it is, and says how many. pacePercent is how much of the rate the
@@ -192,7 +189,7 @@ func (s *Shard) RoomLook(ctx context.Context, sinceMs, most int64, ranks []int64
 	return state, nil
 }
 
-func (r *RoomState) read(rest []any) error {
+func (r *RoomState) read(rest []string) error {
 	n, orders := 3, int64(0)
 	for _, to := range []*int64{
 		&r.Credit, &r.PacePercent, &r.Next, &r.Drawn, &r.Late, &r.Admitted, &r.Passed, &r.Returned, &r.Left, &r.Used,

@@ -31,11 +31,13 @@ var refusals = []string{
 
 type script struct {
 	name  string
+	text  string
 	redis *redis.Script
 }
 
 func load(name string) *script {
-	return &script{name: name, redis: redis.NewScript(source(name))}
+	text := source(name)
+	return &script{name: name, text: text, redis: redis.NewScript(text)}
 }
 
 var joins = regexp.MustCompile(`(?m)^-- Joins: (.+)$`)
@@ -62,9 +64,18 @@ func read(path string) string {
 	return string(b)
 }
 
-// run calls the script by its hash, and with its text where the server does not know it yet.
-func (s *script) run(ctx context.Context, rdb redis.Scripter, keys []string, args []any) ([]any, error) {
-	v, err := s.redis.Run(ctx, rdb, keys, args...).Result()
+// commandArgs come before the keys in a call of a script: how, which, and how many keys there are.
+const commandArgs = 3
+
+// run calls the script by its hash, and with its text where the server does not know it yet. The args are
+// those of the whole command, with room for its first commandArgs.
+func (s *script) run(ctx context.Context, rdb redis.UniversalClient, keys int, args []any) ([]string, error) {
+	args[0], args[1], args[2] = "evalsha", s.redis.Hash(), keys
+	fields, err := s.process(ctx, rdb, args)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		args[0], args[1] = "eval", s.text
+		fields, err = s.process(ctx, rdb, args)
+	}
 	if err != nil {
 		var answer redis.Error
 		if !errors.As(err, &answer) {
@@ -77,16 +88,24 @@ func (s *script) run(ctx context.Context, rdb redis.Scripter, keys []string, arg
 		}
 		return nil, fmt.Errorf("%s: %w: %w", s.name, ErrScript, err)
 	}
-	fields, ok := v.([]any)
-	if !ok || len(fields) < headFields {
+	if len(fields) < headFields {
 		return nil, fmt.Errorf("%s: %w: unexpected reply", s.name, ErrScript)
 	}
 	return fields, nil
 }
 
+// process makes the call. All replies are flat lists of text: read as such they cost half of what a reply of
+// any form does.
+func (*script) process(ctx context.Context, rdb redis.UniversalClient, args []any) ([]string, error) {
+	cmd := redis.NewStringSliceCmd(ctx, args...)
+	cmd.SetFirstKeyPos(commandArgs)
+	_ = rdb.Process(ctx, cmd) // as cmd says
+	return cmd.Result()
+}
+
 // scripts lists every script, for loading and for the test of their headers.
 var scripts = []*script{
-	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
+	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript, knownScript,
 	availabilityScript, adjustScript, applyScript, expireScript, lookScript, closeScript, buildScript,
 	flipScript, trimScript, cutScript, limitScript, onceScript,
 	roomJoinScript, roomLeaveScript, roomBeatScript, roomAdmitScript, roomLookScript,

@@ -124,7 +124,7 @@ func (s *Shard) Epoch() int64 { return s.life.Load().epoch }
 
 // call runs a script with the arguments that all begin with. A reply of another epoch teaches
 // the epoch, and the call is made once more; a seq that stepped back closes the shard.
-func (s *Shard) call(ctx context.Context, sc *script, args ...any) (Head, []any, error) {
+func (s *Shard) call(ctx context.Context, sc *script, args ...any) (Head, []string, error) {
 	for again := true; ; again = false {
 		life := s.life.Load()
 		seen := life.newest.Load()
@@ -168,10 +168,13 @@ func (s *Shard) steppedBack(ctx context.Context, in *life, seen, got int64) {
 }
 
 // callIn runs a script in one era, whatever the shard's is.
-func (s *Shard) callIn(ctx context.Context, sc *script, e *era, args []any) (Head, []any, error) {
-	full := make([]any, 0, 4+len(args))
-	full = append(full, e.text, markBase(), s.store.opts.MaxClockStepMs, s.store.opts.RecordMs)
-	fields, err := sc.run(ctx, s.store.rdb, e.keys, append(full, args...))
+func (s *Shard) callIn(ctx context.Context, sc *script, e *era, args []any) (Head, []string, error) {
+	full := make([]any, commandArgs, commandArgs+len(e.keys)+4+len(args))
+	for i := range e.keys {
+		full = append(full, &e.keys[i]) // A pointer fits where a string would be copied to.
+	}
+	full = append(full, &e.text, markBase(), s.store.opts.MaxClockStepMs, s.store.opts.RecordMs)
+	fields, err := sc.run(ctx, s.store.rdb, len(e.keys), append(full, args...))
 	if err != nil {
 		return Head{}, nil, err
 	}
@@ -191,33 +194,28 @@ func markBase() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-func parseHead(f []any) (Head, error) {
-	h := Head{Outcome: sale.Outcome(text(f[0]))}
+func parseHead(f []string) (Head, error) {
+	h := Head{Outcome: sale.Outcome(f[0])}
 	for _, n := range []struct {
 		to *int64
 		at int
 	}{{&h.Epoch, 1}, {&h.Seq, 2}, {&h.NowMs, 3}} {
-		v, err := strconv.ParseInt(text(f[n.at]), 10, 64)
+		v, err := strconv.ParseInt(f[n.at], 10, 64)
 		if err != nil {
 			return h, fmt.Errorf("head of reply: %w", err)
 		}
 		*n.to = v
 	}
-	if due := text(f[4]); due != "" {
+	if due := f[4]; due != "" {
 		h.NextDeadlineMs, _ = strconv.ParseInt(due, 10, 64)
 	}
 	return h, nil
 }
 
-// text is a field of a reply; a missing one is "".
-func text(v any) string {
-	s, _ := v.(string)
-	return s
-}
-
-func at(fields []any, i int) string {
+// at is a field of a reply; one that is missing is "".
+func at(fields []string, i int) string {
 	if i < len(fields) {
-		return text(fields[i])
+		return fields[i]
 	}
 	return ""
 }

@@ -102,6 +102,11 @@ func Units(lines []Line) int64 {
 // Fingerprint tells two requests with one id apart: 64 bits of SHA-256 over sale, customer and
 // the normalized lines as asked, and nothing else, as 11 characters.
 func Fingerprint(sale, customer string, normalized []Line) string {
-	sum := sha256.Sum256([]byte(sale + "\n" + customer + "\n" + PackLines(normalized)))
-	return base64.RawURLEncoding.EncodeToString(sum[:8])
+	b := make([]byte, 0, 256) // holds all but long ones without asking for memory
+	b = append(append(b, sale...), '\n')
+	b = append(append(b, customer...), '\n')
+	sum := sha256.Sum256(appendLines(b, normalized))
+	var text [11]byte
+	base64.RawURLEncoding.Encode(text[:], sum[:8])
+	return string(text[:])
 }

@@ -64,9 +64,12 @@ func (r *Reservation) Pack() string {
 
 // ParseReservation reads what Pack, or a script, wrote.
 func ParseReservation(id, packed string) (Reservation, error) {
-	f := strings.Split(packed, "\n")
-	if len(f) != recordFields {
-		return Reservation{}, fmt.Errorf("reservation record: %d fields, want %d", len(f), recordFields)
+	if n := strings.Count(packed, "\n") + 1; n != recordFields {
+		return Reservation{}, fmt.Errorf("reservation record: %d fields, want %d", n, recordFields)
+	}
+	var f [recordFields]string
+	for i, rest := 0, packed; i < recordFields; i++ {
+		f[i], rest, _ = strings.Cut(rest, "\n")
 	}
 	lines, err := ParseLines(f[3])
 	if err != nil {
