@@ -23,20 +23,13 @@ func (g *Gateway) admit(r *request) error {
 	if len(r.route.roles) == 0 {
 		return nil
 	}
-	scheme, token, _ := strings.Cut(r.header(fiber.HeaderAuthorization), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return refuse(codeUnauthenticated, "Send Authorization: Bearer <API key or customer token>.")
-	}
-	token = strings.TrimLeft(token, " ")
-	var who identity
-	var err error
-	if tokens.LooksLikeToken(token) {
-		who, err = g.customer(r, token)
-	} else {
-		who, err = g.keys.find(g.base, token)
-	}
-	if err != nil {
-		return err
+	credential := r.ctx.Request.Header.Peek(fiber.HeaderAuthorization)
+	who, known := g.keys.again(credential)
+	if !known {
+		var err error
+		if who, err = g.identify(r, string(credential)); err != nil {
+			return err
+		}
 	}
 	if who.Role != roleAll && !slices.Contains(r.route.roles, who.Role) {
 		return refuse(codeForbidden, "This needs one of the roles %s; yours is %s.",
@@ -44,6 +37,19 @@ func (g *Gateway) admit(r *request) error {
 	}
 	r.who = who
 	return r.readQuery()
+}
+
+// identify finds out who a credential speaks for.
+func (g *Gateway) identify(r *request, credential string) (identity, error) {
+	scheme, token, _ := strings.Cut(credential, " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return identity{}, refuse(codeUnauthenticated, "Send Authorization: Bearer <API key or customer token>.")
+	}
+	token = strings.TrimLeft(token, " ")
+	if tokens.LooksLikeToken(token) {
+		return g.customer(r, token)
+	}
+	return g.keys.prove(g.base, token, credential)
 }
 
 // customer is who a customer token speaks for.

@@ -267,7 +267,7 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 				}
 				lines := sale.NormalizeLines(body.asked(nil))
 				answers, err := g.store.Shard(body.Sale, 0).Reserve(g.base, []lua.ReserveRequest{{
-					ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.who.actor(),
+					ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 					Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
 				}})
 				if err != nil {
@@ -283,14 +283,6 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 			reserveRoute = &r
 		}
 	}
-	app := fiber.New(fiber.Config{DisableStartupMessage: true})
-	app.Post("/v1/reserve", g.handler(reserveRoute))
-	handle := app.Handler()
-	return func(ctx *fasthttp.RequestCtx) {
-		r := newRequest(ctx, g.requestID.of(ctx))
-		defer r.release()
-		common(ctx, r.id)
-		ctx.SetUserValue(requestKey, r)
-		handle(ctx)
-	}
+	g.reserves = g.handler(reserveRoute)
+	return g.serve
 }

@@ -76,15 +76,14 @@ func (e *edge) short(short []lua.Shortage, saleID string, lines []sale.Line) []l
 	return short
 }
 
-// lacks tells whether short would name any.
-func (e *edge) lacks(saleID string, lines []sale.Line) bool {
+// lacks tells whether short would have named any at the given moment.
+func (e *edge) lacks(saleID string, lines []sale.Line, now time.Time) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	s := e.sales[saleID]
 	if s == nil {
 		return false
 	}
-	now := time.Now()
 	for i := range lines {
 		if s.lacks(&lines[i], e.age, now) {
 			return true

@@ -24,7 +24,7 @@ func BenchmarkHotPath(b *testing.B) {
 	l, err := sqlite.Open(b.Context(), b.TempDir()+"/ledger.db", sqlite.Options{})
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = l.Close() })
-	g, err := New(Deps{Store: connect(b, redistest.Mini(b).Addr()), Ledger: l})
+	g, err := New(Deps{Store: connect(b, redistest.Mini(b).Addr()), Ledger: l, Options: Options{EdgeMemory: time.Hour}})
 	require.NoError(b, err)
 	g.reserver = newReserverOf(func(string) reserveShard { return instantShard{} }, g.opts, g.metrics)
 	b.Cleanup(g.reserver.close)

@@ -31,10 +31,12 @@ type identity struct {
 	KeyID, Name, Role string
 	// Sales and Locations are all that a limited key is for; nil is every one.
 	Sales, Locations []string
+	// key is that of an API key.
+	key *storedKey
 }
 
 // actor is how the ledger names them.
-func (i identity) actor() string { return "key:" + i.Name }
+func (i identity) actor() string { return i.key.actor }
 
 // A token is fg_<id>_<secret>. The id finds the row; neither part is of use alone.
 const (
@@ -141,7 +143,9 @@ type keyring struct {
 	source keySource
 	opts   Options
 	dev    [sha256.Size]byte
+	devKey *storedKey
 	keys   atomic.Pointer[map[string]*storedKey] // nil until the first read
+	last   atomic.Pointer[proof]
 	// clock is when the last read began, in microseconds since 1970: the time of use that find notes,
 	// which asks no other clock.
 	clock atomic.Int64
@@ -166,7 +170,45 @@ type storedKey struct {
 	revoked   bool
 	expiresAt time.Time // zero never
 	who       identity
+	actor     string
 	use       *keyUse
+}
+
+func newStoredKey(who identity, use *keyUse) *storedKey {
+	s := &storedKey{who: who, actor: "key:" + who.Name, use: use}
+	s.who.key = s
+	return s
+}
+
+// proof is that a credential, the whole header, was found to be a key by what was known then. One is
+// remembered: a storefront sends the same with every request.
+type proof struct {
+	credential []byte
+	by         *map[string]*storedKey
+	key        *storedKey
+}
+
+// prove finds who has the token that a credential holds, and remembers it.
+func (k *keyring) prove(ctx context.Context, token, credential string) (identity, error) {
+	by := k.keys.Load()
+	who, err := k.find(ctx, token)
+	if err == nil {
+		// Where the keys were read meanwhile, this is of those before, and counts for nothing.
+		k.last.Store(&proof{[]byte(credential), by, who.key})
+	}
+	return who, err
+}
+
+// again finds a credential that is the last one found, without taking it apart. How long it takes does not
+// tell how much of it is right.
+func (k *keyring) again(credential []byte) (identity, bool) {
+	p := k.last.Load()
+	if p == nil || p.by != k.keys.Load() ||
+		subtle.ConstantTimeCompare(credential, p.credential) != 1 || p.key.ended() {
+		return identity{}, false
+	}
+	p.key.use.note(k.clock.Load())
+	return p.key.who, true
 }
 
 func (s *storedKey) ended() bool {
@@ -186,6 +228,7 @@ func newKeyringOf(s keySource, o Options) *keyring {
 	}
 	if o.DevKey != "" {
 		k.dev = sha256.Sum256([]byte(o.DevKey))
+		k.devKey = newStoredKey(identity{KeyID: "dev", Name: "dev", Role: roleAll}, &keyUse{})
 	}
 	return k
 }
@@ -222,7 +265,7 @@ func (k *keyring) find(ctx context.Context, token string) (identity, error) {
 	if k.opts.DevKey != "" {
 		sum := sha256.Sum256([]byte(token))
 		if subtle.ConstantTimeCompare(sum[:], k.dev[:]) == 1 {
-			return identity{KeyID: "dev", Name: "dev", Role: roleAll}, nil
+			return k.devKey.who, nil
 		}
 	}
 	id, hash, ok := tokenID(token)
@@ -318,12 +361,11 @@ func (k *keyring) read(ctx context.Context) error {
 		if before, known := k.stored(key.ID); known {
 			use = before.use
 		}
-		keys[key.ID] = &storedKey{
-			hash: [sha256.Size]byte(key.Hash), revoked: !key.RevokedAt.IsZero(), expiresAt: key.ExpiresAt, use: use,
-			who: identity{
-				KeyID: key.ID, Name: key.Name, Role: key.Role, Sales: key.Sales, Locations: key.Locations,
-			},
-		}
+		stored := newStoredKey(identity{
+			KeyID: key.ID, Name: key.Name, Role: key.Role, Sales: key.Sales, Locations: key.Locations,
+		}, use)
+		stored.hash, stored.revoked, stored.expiresAt = [sha256.Size]byte(key.Hash), !key.RevokedAt.IsZero(), key.ExpiresAt
+		keys[key.ID] = stored
 	}
 	k.keys.Store(&keys)
 	return nil

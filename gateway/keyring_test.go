@@ -184,7 +184,7 @@ func TestDevKeyHasEveryRole(t *testing.T) {
 	k := newKeyringOf(&fakeKeys{}, Options{DevKey: "dev"})
 	who, err := k.find(t.Context(), "dev")
 	require.NoError(t, err)
-	require.Equal(t, identity{KeyID: "dev", Name: "dev", Role: roleAll}, who)
+	require.Equal(t, []string{"dev", "dev", roleAll}, []string{who.KeyID, who.Name, who.Role})
 	for _, bad := range []string{"", "de", "devv"} {
 		_, err = k.find(t.Context(), bad)
 		require.ErrorIs(t, err, errUnauthenticated)

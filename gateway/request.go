@@ -28,6 +28,8 @@ type request struct {
 	route *route
 	id    string
 	who   identity
+	// started is when the handler began.
+	started time.Time
 	// tier and issuedAt are of a customer token.
 	tier     string
 	issuedAt time.Time

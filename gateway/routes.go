@@ -8,7 +8,10 @@ import (
 	"flashgate/sale"
 )
 
-const adminSales = "/v1/admin/sales"
+const (
+	adminSales  = "/v1/admin/sales"
+	pathReserve = "/v1/reserve"
+)
 
 // route is one operation: what the router, the roles and the published description say of it.
 type route struct {
@@ -74,7 +77,7 @@ var routes = slices.Concat(sellRoutes, queueRoutes, bookRoutes)
 // sellRoutes are all but those of the books.
 var sellRoutes = []route{
 	{
-		method: "POST", path: "/v1/reserve", name: "reserve", tag: "storefront", roles: toSell,
+		method: "POST", path: pathReserve, name: "reserve", tag: "storefront", roles: toSell,
 		summary: "Reserve units for a customer",
 		doc: "Takes all lines or none. The reservation id is the idempotency key: repeated, the request answers " +
 			"with the reservation as it stands. A refusal is not remembered.",

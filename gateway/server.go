@@ -69,6 +69,7 @@ type Gateway struct {
 
 	server    *fasthttp.Server
 	app       fasthttp.RequestHandler
+	reserves  func(*request) // the route of the hot path, which needs no router
 	pages     pages
 	requestID requestIDs
 	// base is the context of every request. It ends after the last of them.
@@ -161,14 +162,24 @@ func (g *Gateway) router() fasthttp.RequestHandler {
 	allowed := map[string]string{}
 	for i := range routes {
 		r := &routes[i]
-		app.Add(r.method, r.pattern(), g.handler(r))
+		handle := g.handler(r)
+		if r.path == pathReserve {
+			g.reserves = handle
+		}
+		routed := func(c *fiber.Ctx) error {
+			of := requestOf(c.Context())
+			of.c = c
+			handle(of)
+			return nil
+		}
+		app.Add(r.method, r.pattern(), routed)
 		if allowed[r.path] == "" {
 			paths = append(paths, r.path)
 			allowed[r.path] = "OPTIONS"
 		}
 		allowed[r.path] += ", " + r.method
 		if r.method == fiber.MethodGet {
-			app.Add(fiber.MethodHead, r.pattern(), g.handler(r))
+			app.Add(fiber.MethodHead, r.pattern(), routed)
 			allowed[r.path] += ", " + fiber.MethodHead
 		}
 	}
@@ -196,25 +207,21 @@ func (g *Gateway) otherMethod(path, allow string) fiber.Handler {
 
 // handler turns a route into what the router calls: who asks, whether they may, the call, and the
 // answer to its error.
-func (g *Gateway) handler(of *route) fiber.Handler {
+func (g *Gateway) handler(of *route) func(*request) {
 	seen := g.metrics.of(of.path)
-	return func(c *fiber.Ctx) error {
-		started := time.Now()
-		ctx := c.Context()
-		r := requestOf(ctx)
-		r.c, r.route = c, of
+	return func(r *request) {
+		r.route, r.started = of, time.Now()
 		err := g.admit(r)
 		if err == nil {
 			if of.private() {
-				ctx.Response.Header.SetCanonical(headerCacheControl, valueNoStore)
+				r.ctx.Response.Header.SetCanonical(headerCacheControl, valueNoStore)
 			}
 			err = of.handle(g, r)
 		}
 		if err != nil {
 			r.refuse(g.problemOf(r, err))
 		}
-		seen.answered(ctx.Response.StatusCode(), time.Since(started))
-		return nil
+		seen.answered(r.ctx.Response.StatusCode(), time.Since(r.started))
 	}
 }
 
@@ -253,11 +260,15 @@ func (g *Gateway) serve(ctx *fasthttp.RequestCtx) {
 			common(ctx, r.id)
 			r.refuse(refuse(codeInternal, "Something went wrong; the request id finds it in the log."))
 		}
-		ctx.RemoveUserValue(requestKey)
 		r.release()
 	}()
 	common(ctx, r.id)
+	if string(ctx.URI().PathOriginal()) == pathReserve && ctx.IsPost() {
+		g.reserves(r) // What the router would find takes it a twentieth of the time of a refusal.
+		return
+	}
 	ctx.SetUserValue(requestKey, r)
+	defer ctx.RemoveUserValue(requestKey)
 	if !knownMethod(ctx.Method()) {
 		// The router would answer in a form of its own; of TRACE it knows that no route has it.
 		ctx.Request.Header.SetMethod(fasthttp.MethodTrace)

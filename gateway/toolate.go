@@ -12,7 +12,7 @@ import (
 // must be asked. Who holds something is never refused: the ids of all who wait are looked up in one read
 // first. The refusal writes nothing to Redis, and counts in this gateway's shield alone.
 func (g *Gateway) tooLate(r *request, v *sale.Version, try *attempt, id string, lines []sale.Line) error {
-	if !g.remembers(v) || !g.edge.lacks(v.Sale, lines) {
+	if !g.edge.lacks(v.Sale, lines, r.started) || !g.remembers(v) {
 		return nil
 	}
 	known, err := g.limiter.known.do(untilAnswered, v.Sale, id)
