@@ -28,7 +28,8 @@ import (
 // BenchmarkHTTPReserve measures reserves over HTTP with wrk (one thread, 64 and 256 connections, a
 // new id and customer each) on a real Redis, all on the same cores, the ledger idle, in turn:
 //
-//	bare    a Fiber handler that decodes and encodes the same JSON with encoding/json, no Redis
+//	bare    a Fiber handler that decodes and encodes the same JSON with encoding/json, no Redis, on a
+//	        server without timeouts; the others have those of the gateway
 //	single  this gateway, but one script call per request
 //	accept  this gateway, with plenty to sell
 //	refuse  this gateway, sold out; writes are what it wrote to Redis meanwhile
@@ -116,12 +117,14 @@ var (
 
 // measure starts a fresh Redis and server, and one wrk against them.
 func measure(b *testing.B, name string, connections, seconds int) run {
-	handler, written, end := benchServer(b, name)
+	server, written, end := benchServer(b, name)
 	defer end()
 	before := written()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
-	server := &fasthttp.Server{Handler: handler}
+	if name != "bare" {
+		l = lazyListener{l}
+	}
 	go func() { _ = server.Serve(l) }()
 	defer func() { _ = server.Shutdown() }()
 
@@ -165,17 +168,17 @@ function request()
 end
 `
 
-func benchServer(b *testing.B, name string) (handler fasthttp.RequestHandler, written func() float64, end func()) {
+func benchServer(b *testing.B, name string) (server *fasthttp.Server, written func() float64, end func()) {
 	if name == "bare" {
-		return bareHandler(), func() float64 { return 0 }, func() {}
+		return &fasthttp.Server{Handler: bareHandler()}, func() float64 { return 0 }, func() {}
 	}
 	dir := b.TempDir()
 	aof := "no"
 	if os.Getenv("FLASHGATE_BENCH_AOF") != "" {
 		aof = "yes"
 	}
-	server := redistest.Start(b, "--appendonly", aof)
-	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})
+	redisServer := redistest.Start(b, "--appendonly", aof)
+	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{redisServer.Addr()}})
 	books, err := sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
 	require.NoError(b, err)
 	now := time.Now()
@@ -198,9 +201,8 @@ func benchServer(b *testing.B, name string) (handler fasthttp.RequestHandler, wr
 	require.Equal(b, sale.Applied, a.Outcome)
 	g, err := New(Deps{Store: store, Ledger: books, Options: Options{DevKey: "dev"}})
 	require.NoError(b, err)
-	handler = g.serve
 	if name == "single" {
-		handler = singleHandler(g)
+		single(g)
 	}
 	written = func() float64 {
 		info, err := rdb.Info(context.Background(), "persistence").Result()
@@ -209,14 +211,14 @@ func benchServer(b *testing.B, name string) (handler fasthttp.RequestHandler, wr
 		require.NoError(b, err)
 		return n
 	}
-	return handler, written, func() {
+	return g.server, written, func() {
 		info, _ := rdb.Info(context.Background(), "commandstats", "cpu").Result()
 		b.Log(regexp.MustCompile(`cmdstat_evalsha:\S+|used_cpu_\w+_main_thread:\S+|cmdstat_(xadd|mset|zadd|hset|mget|hmget):calls=\d+,usec=\d+,usec_per_call=\S+`).FindAllString(info, -1))
 		g.reserver.close()
 		g.end()
 		_ = rdb.Close()
 		_ = books.Close()
-		server.Stop()
+		redisServer.Stop()
 	}
 }
 
@@ -254,8 +256,8 @@ func bareHandler() fasthttp.RequestHandler {
 	return app.Handler()
 }
 
-// singleHandler is the gateway's route with a script call of its own for every request.
-func singleHandler(g *Gateway) fasthttp.RequestHandler {
+// single gives the gateway's route a script call of its own for every request.
+func single(g *Gateway) {
 	var reserveRoute *route
 	for i := range routes {
 		if routes[i].path == "/v1/reserve" {
@@ -284,5 +286,4 @@ func singleHandler(g *Gateway) fasthttp.RequestHandler {
 		}
 	}
 	g.reserves = g.handler(reserveRoute)
-	return g.serve
 }

@@ -378,7 +378,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 		background.Go(func() { g.opts.Tokens.Run(work) })
 	}
 	served := make(chan error, 1)
-	go func() { served <- g.server.Serve(l) }()
+	go func() { served <- g.server.Serve(lazyListener{l}) }()
 
 	var err error
 	select {
