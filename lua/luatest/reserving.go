@@ -2,6 +2,7 @@ package luatest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,10 +72,19 @@ func replays(t *testing.T, rdb redis.UniversalClient) {
 	require.Equal(t, sale.StateConfirmed, again.Reservation.State)
 	require.Equal(t, "order-1", again.Reservation.OrderID)
 
-	known, head, err := e.Shard.Known(e.Ctx, "unknown-1", "replayed-1")
+	ids := make([]string, lua.MaxBatch)
+	want := make([]bool, len(ids))
+	for i := range ids {
+		ids[i] = "unknown-" + strconv.Itoa(i)
+		if want[i] = i%7 == 1 || i == len(ids)-1; want[i] {
+			ids[i] = "replayed-1"
+		}
+	}
+	known, head, err := e.Shard.Known(e.Ctx, ids...)
 	require.NoError(t, err)
-	require.Equal(t, []bool{false, true}, known)
+	require.Equal(t, want, known)
 	require.Equal(t, sale.Done, head.Outcome)
+	require.Positive(t, head.Seq)
 	_, _, err = e.Shard.Known(e.Ctx)
 	require.Error(t, err)
 	found, err := e.Shard.Find(e.Ctx, "replayed-1", "unknown-1")
