@@ -70,7 +70,8 @@ func (g *Gateway) reserve(r *request) error {
 	}
 	r.text = appendReservationPath(r.text[:0], body.Sale, body.ReservationID)
 	r.ctx.Response.Header.SetCanonical(headerLocation, r.text)
-	return r.written(fasthttp.StatusCreated, appendReservation(r.text[:0], body.Sale, &a.Reservation, a.Head.NowMs, nil))
+	text := appendReservation(r.text[:0], body.Sale, &a.Reservation, a.Head.NowMs, nil)
+	return r.written(fasthttp.StatusCreated, text)
 }
 
 var headerLocation = []byte(fasthttp.HeaderLocation)

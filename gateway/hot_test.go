@@ -66,7 +66,9 @@ func TestRequestsDoNotMixInTheirRoom(t *testing.T) {
 		work.Go(func() {
 			for n := range 40 {
 				id := fmt.Sprintf("mix-%d-%05d", worker, n)
-				body, status, names := "", 0, []string{id}
+				var body string
+				var status int
+				names := []string{id}
 				switch n % 5 {
 				case 0:
 					body, status = `{"reservation_id":"`+id+`","sale":"mixed","customer":"c-`+id+`","sku":"SOCK","qty":1}`, 201
@@ -116,7 +118,7 @@ func TestReserveIsRoutedAsAllAre(t *testing.T) {
 	}
 }
 
-// What stands in JSON as it is is copied; all else goes to the library, and both write the same.
+// Plain text is copied into JSON, all else goes to the library, and both write the same.
 func FuzzQuote(f *testing.F) {
 	for _, s := range []string{"", "AIR-42", `a"b`, `a\b`, "a\nb", "<&>", "é", "\u2028", "\x7f", "\xff", "a\x00"} {
 		f.Add(s)

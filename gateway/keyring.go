@@ -364,7 +364,8 @@ func (k *keyring) read(ctx context.Context) error {
 		stored := newStoredKey(identity{
 			KeyID: key.ID, Name: key.Name, Role: key.Role, Sales: key.Sales, Locations: key.Locations,
 		}, use)
-		stored.hash, stored.revoked, stored.expiresAt = [sha256.Size]byte(key.Hash), !key.RevokedAt.IsZero(), key.ExpiresAt
+		stored.hash = [sha256.Size]byte(key.Hash)
+		stored.revoked, stored.expiresAt = !key.RevokedAt.IsZero(), key.ExpiresAt
 		keys[key.ID] = stored
 	}
 	k.keys.Store(&keys)
