@@ -114,7 +114,7 @@ type Options struct {
 	// default 64. Others get 401, or 503 while no key was read yet.
 	KeyWaitMax int
 
-	// ReadTimeout bounds reading one request; default 5 s.
+	// ReadTimeout bounds reading one request; default 5 s. Like the next two it may take an eighth longer.
 	ReadTimeout time.Duration
 	// WriteTimeout bounds writing one answer; default 10 s.
 	WriteTimeout time.Duration
