@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"sync"
 	"testing"
@@ -58,7 +57,6 @@ func TestWaitersKeepTheirLines(t *testing.T) {
 // Requests of every outcome at a time, in room that all of them use in turn: each gets its own answer.
 func TestRequestsDoNotMixInTheirRoom(t *testing.T) {
 	r := newRig(t, mini(t), nil)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections) // The server waits for those that were never used.
 	r.putSale("mixed", func(c *sale.Config) { c.Caps = sale.Caps{} })
 	r.putSale("gone", func(c *sale.Config) { c.Items[0].Stock = []sale.Stock{{Location: "main"}} })
 	var work sync.WaitGroup
