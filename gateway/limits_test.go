@@ -121,7 +121,7 @@ func catalogConfig(t *testing.T, r *rig, id string) sale.Config {
 func TestLimitsUnderConcurrency(t *testing.T) { onBoth(t, limitsUnderConcurrency) }
 
 func limitsUnderConcurrency(t *testing.T, store *lua.Store) {
-	r := newRig(t, store, nil)
+	r := newRig(t, store, func(d *Deps) { d.Options.RedisTimeout = 20 * time.Second }) // as above
 	r.putSale("rush", func(c *sale.Config) {
 		c.Caps.PerCustomer = 2
 		c.Limits = &sale.Limits{Customer: limitedTo(1, 100, 30)}
