@@ -12,6 +12,9 @@ type era struct {
 	keys  []string
 }
 
+// eventsKey is the place of the outbox among them.
+const eventsKey = 4
+
 // tag is the common beginning of a shard's keys; the braces keep them in one slot.
 func tag(sale string, shard int) string {
 	return "fg:{" + sale + ":" + strconv.Itoa(shard) + "}:"

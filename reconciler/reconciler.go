@@ -25,6 +25,7 @@ type Deps struct {
 // shard is what the reconciler needs of a shard in Redis: lua.Shard.
 type shard interface {
 	Look(ctx context.Context, epoch, after int64, limit int) (lua.Look, error)
+	Events(ctx context.Context, epoch, after int64, limit int) ([]lua.RawEvent, error)
 	Apply(ctx context.Context, base *sale.Version, v sale.Version) (lua.ApplyAnswer, error)
 	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string) (sale.Outcome, error)
 	Expire(ctx context.Context, limit int) (lua.Expiry, error)

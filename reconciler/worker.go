@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"flashgate/ledger"
-	"flashgate/lua"
-	"flashgate/sale"
 )
 
 // The states of a shard, for metrics and logs.
@@ -112,7 +110,7 @@ func (w *worker) round(ctx context.Context) (time.Duration, error) {
 		w.watch(ctx)
 		return 0, err
 	}
-	s, err := w.look(ctx, w.head)
+	s, err := lookAfter(ctx, w.sh, w.id, w.head, min(w.r.opts.BatchMax, firstLook))
 	if err != nil {
 		return 0, err
 	}
@@ -169,19 +167,6 @@ func lookAfter(ctx context.Context, sh shard, id ledger.Shard, head ledger.Head,
 	}
 	s.events, s.poison = read(id, s.Events)
 	return s, nil
-}
-
-// read parses events up to the first that it cannot.
-func read(id ledger.Shard, raw []lua.RawEvent) ([]sale.Event, error) {
-	events := make([]sale.Event, 0, len(raw))
-	for _, e := range raw {
-		event, err := e.Parse(id.Sale, id.Number)
-		if err != nil {
-			return events, err
-		}
-		events = append(events, event)
-	}
-	return events, nil
 }
 
 // idle is what is left to do in a shard that is drained and open.
