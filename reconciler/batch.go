@@ -24,70 +24,87 @@ func (r *Reconciler) place(ctx context.Context) (release func(), err error) {
 // pages, which cost Redis a third.
 const firstLook = 100
 
-// appendAll appends the next events of the chain, and goes on with what comes after them in the same transaction:
-// page after page, as long as they are full, so that the price of a commit is shared by many; no page
+// pagesTogether are appended at once: PostgreSQL pays for the first thousand rows of every COPY with the square of
+// their number.
+const pagesTogether = 4
+
+// appendAll appends the next events of the chain, and goes on with what comes after them in the same transaction,
+// page after page, as long as they are full, so that the price of a commit is shared by many; not
 // when the last round failed, so that a small step may pass. Each event names the one before it, so pages read
-// at different moments make one chain or none. It returns how many events there are now, none when the ledger would not
-// take one and the transaction is lost; more says that Redis may have others.
+// at different moments make one chain or none. It returns how many events there are now, none when the ledger would
+// not take one and the transaction is lost; left says that Redis may have others.
 func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Event, more bool, begun time.Time) (
 	n int, left bool, err error,
 ) {
-	most := w.r.opts.LooksMax
+	pages := w.r.opts.LooksMax - 1
 	if w.failures > 0 || w.invalid.seq != 0 {
-		most = 1
+		pages = 0
 	}
-	var ahead func() []sale.Event
+	var ahead func() ([]sale.Event, bool)
 	defer func() {
 		if ahead != nil {
 			ahead()
 		}
 	}()
-	if more && most > 1 {
-		next := w.readAhead(ctx, &events[len(events)-1])()
-		more = len(next) == w.r.opts.BatchMax
-		events = append(events, next...)
+	read := func(pagesMax int) {
+		if more && pages > 0 && time.Since(begun) < ms(w.r.opts.BatchMs) {
+			pagesMax = min(pagesMax, pages)
+			pages -= pagesMax
+			ahead = w.readAhead(ctx, &events[len(events)-1], pagesMax)
+		}
 	}
-	for pages := 1; ; pages++ {
-		// The last one of a transaction too: the next begins with it.
-		if more && pages < most && time.Since(begun) < ms(w.r.opts.BatchMs) {
-			ahead = w.readAhead(ctx, &events[len(events)-1])
+	if read(1); ahead != nil {
+		var next []sale.Event
+		next, more = ahead()
+		events = append(events, next...)
+		ahead = nil
+	}
+	for {
+		beside := len(events) >= aheadFrom
+		if beside {
+			read(pagesTogether)
 		}
 		if err := w.append(ctx, tx, events); err != nil {
 			_, err = w.refused(events, err)
 			return 0, false, err
 		}
 		n += len(events)
+		if !beside {
+			read(pagesTogether)
+		}
 		if ahead == nil {
 			return n, more, nil
 		}
-		next := ahead()
-		ahead = nil
-		if len(next) == 0 {
+		events, more = ahead()
+		if ahead = nil; len(events) == 0 {
 			return n, false, nil // What is there is worth a commit; the next round sees why.
 		}
-		events, more = next, len(next) == w.r.opts.BatchMax
 	}
 }
 
-// readAhead reads what comes after an event while the ledger takes those up to it, and returns how to get those
-// that continue it.
-func (w *worker) readAhead(ctx context.Context, last *sale.Event) func() []sale.Event {
+// readAhead reads what comes after an event, up to so many pages, while others go on. It returns
+// how to get those that continue it, and whether there may be more.
+func (w *worker) readAhead(ctx context.Context, last *sale.Event, pages int) func() ([]sale.Event, bool) {
 	var events []sale.Event
+	more := true
 	done := make(chan struct{})
 	at := ledger.Head{Epoch: last.Epoch, Seq: last.Seq, Mark: last.Mark}
 	go func() {
 		defer close(done)
-		raw, err := w.sh.Events(ctx, at.Epoch, at.Seq, w.r.opts.BatchMax)
-		if err != nil {
-			return
+		for ; pages > 0 && more; pages-- {
+			raw, err := w.sh.Events(ctx, at.Epoch, at.Seq, w.r.opts.BatchMax)
+			page, _ := read(w.id, raw)
+			n, _ := continues(page, at)
+			if more = err == nil && n == w.r.opts.BatchMax; n == 0 {
+				return
+			}
+			at.Seq, at.Mark = page[n-1].Seq, page[n-1].Mark
+			events = append(events, page[:n]...)
 		}
-		events, _ = read(w.id, raw)
-		n, _ := continues(events, at)
-		events = events[:n]
 	}()
-	return func() []sale.Event {
+	return func() ([]sale.Event, bool) {
 		<-done
-		return events
+		return events, more
 	}
 }
 

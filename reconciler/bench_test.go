@@ -69,7 +69,7 @@ func BenchmarkConfirmLatency(b *testing.B) {
 // BenchmarkBacklog drains holds that were made while no reconciler ran, by one look a transaction and by
 // several.
 func BenchmarkBacklog(b *testing.B) {
-	for _, looks := range []int{1, 8} {
+	for _, looks := range []int{1, 16} {
 		b.Run(fmt.Sprintf("looks=%d", looks), func(b *testing.B) { drainBacklog(b, looks) })
 	}
 }
