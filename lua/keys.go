@@ -5,6 +5,9 @@ import "strconv"
 // WatermarkChannel is where reconcilers publish how far the ledger has come.
 const WatermarkChannel = "fg:watermarks"
 
+// WakeChannel is where gateways publish that an answer waits for the ledger.
+const WakeChannel = "fg:wakes"
+
 // era is one life of a shard's data as this process knows it.
 type era struct {
 	epoch int64

@@ -45,6 +45,8 @@ type shard interface {
 type Reconciler struct {
 	ledger ledger.Ledger
 	open   func(ledger.Shard) shard
+	// wakes hears who waits for the ledger.
+	wakes func(ctx context.Context, f func(saleID string, shard int))
 	log    *slog.Logger
 	m      *metrics
 	opts   Options
@@ -75,6 +77,7 @@ func New(d Deps) *Reconciler {
 	return &Reconciler{
 		ledger: d.Ledger,
 		open:   func(id ledger.Shard) shard { return d.Store.Shard(id.Sale, id.Number) },
+		wakes:  d.Store.Wakes,
 		log:    d.Log, m: newMetrics(d.Registry), opts: o,
 		step:    func(ledger.Shard, string) error { return nil },
 		members: newMembership(d.Store.Beat, d.Store.Leave),
@@ -102,6 +105,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	r.run.Go(func() { r.findShards(ctx, work) })
 	if r.opts.Drain {
 		r.run.Go(func() { r.beatOn(ctx) })
+		r.run.Go(func() { r.wakes(ctx, r.wake) })
 		r.run.Go(func() { r.findVersions(ctx, work) })
 		r.run.Go(func() { r.dropPast(ctx) })
 		r.run.Go(func() { r.countTaints(ctx) })
@@ -172,6 +176,18 @@ func (r *Reconciler) worker(ctx, work context.Context, id ledger.Shard) *worker 
 		r.run.Go(func() { w.sweep(ctx) })
 	}
 	return w
+}
+
+// wake ends the pause of a shard that is this reconciler's: somebody waits for the ledger. One that fails has its
+// pause, whoever waits.
+func (r *Reconciler) wake(saleID string, number int) {
+	id := ledger.Shard{Sale: saleID, Number: number}
+	r.mu.Lock()
+	w := r.workers[id]
+	r.mu.Unlock()
+	if w != nil && !w.failing.Load() && r.members.owns(id) {
+		w.wakeUp()
+	}
 }
 
 // sleep waits for d, or until wake is told; false when ctx ended.

@@ -30,7 +30,7 @@ var states = []string{
 // errAgain ends a round that was overtaken: another look decides.
 var errAgain = errors.New("overtaken")
 
-// worker drains one shard. Only its own goroutine touches it, but for versions and wake.
+// worker drains one shard. Only its own goroutine touches it, but for versions, failing and wake.
 type worker struct {
 	r   *Reconciler
 	id  ledger.Shard
@@ -38,9 +38,9 @@ type worker struct {
 	log *slog.Logger
 	m   shardMetrics
 
-	// versions: the ledger has pending ones of the sale. wake ends a pause.
-	versions atomic.Bool
-	wake     chan struct{}
+	// versions: the ledger has pending ones of the sale. wake ends a pause; failing: it is one after a failure.
+	versions, failing atomic.Bool
+	wake              chan struct{}
 
 	// head is the ledger's as last known; known is false when it has to be asked for.
 	head  ledger.Head
@@ -84,11 +84,20 @@ func (w *worker) run(ctx, work context.Context) {
 		} else {
 			w.failures = 0
 		}
+		w.failing.Store(err != nil)
 		if pause > 0 && !sleep(ctx, pause, w.wake) {
 			break
 		}
 	}
 	w.finish(work)
+}
+
+// wakeUp ends the pause, or the next one.
+func (w *worker) wakeUp() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // finish drains what was written before the end, until nothing is left or something fails: in the
