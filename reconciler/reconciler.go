@@ -47,9 +47,9 @@ type Reconciler struct {
 	open   func(ledger.Shard) shard
 	// wakes hears who waits for the ledger.
 	wakes func(ctx context.Context, f func(saleID string, shard int))
-	log    *slog.Logger
-	m      *metrics
-	opts   Options
+	log   *slog.Logger
+	m     *metrics
+	opts  Options
 	// step is told the name of each step of a drain and a rebuild before it is taken; an error
 	// stops the worker there. Tests kill with it.
 	step func(ledger.Shard, string) error
