@@ -46,14 +46,14 @@ func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Even
 			ahead()
 		}
 	}()
-	read := func(pagesMax int) {
+	readOn := func(pagesMax int) {
 		if more && pages > 0 && time.Since(begun) < ms(w.r.opts.BatchMs) {
 			pagesMax = min(pagesMax, pages)
 			pages -= pagesMax
 			ahead = w.readAhead(ctx, &events[len(events)-1], pagesMax)
 		}
 	}
-	if read(1); ahead != nil {
+	if readOn(1); ahead != nil {
 		var next []sale.Event
 		next, more = ahead()
 		events = append(events, next...)
@@ -62,7 +62,7 @@ func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Even
 	for {
 		beside := len(events) >= aheadFrom
 		if beside {
-			read(pagesTogether)
+			readOn(pagesTogether)
 		}
 		if err := w.append(ctx, tx, events); err != nil {
 			_, err = w.refused(events, err)
@@ -70,7 +70,7 @@ func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Even
 		}
 		n += len(events)
 		if !beside {
-			read(pagesTogether)
+			readOn(pagesTogether)
 		}
 		if ahead == nil {
 			return n, more, nil
