@@ -36,8 +36,8 @@ type announcer interface {
 }
 
 // durability lets answers wait until the ledger has their event. Announcements of watermarks say
-// when a look is worth it, and the reconciler is asked to hurry; a poll makes up for lost ones, and all that wait for a shard are looked
-// up in one read. It is safe for concurrent use.
+// when a look is worth it, and the reconciler is asked to hurry; a poll makes up for lost ones, and all that
+// wait for a shard are looked up in one read. It is safe for concurrent use.
 type durability struct {
 	source  markSource
 	hints   announcer

@@ -65,8 +65,7 @@ func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Even
 			readOn(pagesTogether)
 		}
 		if err := w.append(ctx, tx, events); err != nil {
-			_, err = w.refused(events, err)
-			return 0, false, err
+			return 0, false, w.refused(events, err)
 		}
 		n += len(events)
 		if !beside {

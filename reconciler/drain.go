@@ -131,17 +131,17 @@ type refusedEvent struct {
 
 // refused judges an error of append: an event that the books do not allow is buried once those before
 // it are in.
-func (w *worker) refused(events []sale.Event, err error) (time.Duration, error) {
+func (w *worker) refused(events []sale.Event, err error) error {
 	var bad *ledger.InvalidError
 	if !errors.As(err, &bad) {
-		return 0, err
+		return err
 	}
 	at := bad.Seq - events[0].Seq
 	if at < 0 || at >= int64(len(events)) {
-		return 0, err
+		return err
 	}
 	w.invalid = refusedEvent{bad.Seq, events[at].Mark, bad.Error()}
-	return 0, nil
+	return nil
 }
 
 func (w *worker) append(ctx context.Context, tx ledger.Tx, events []sale.Event) error {

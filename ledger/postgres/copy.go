@@ -137,24 +137,24 @@ func (r *copyRows) row(fields uint16) { r.b = binary.BigEndian.AppendUint16(r.b,
 
 func (r *copyRows) text(texts ...string) {
 	for _, s := range texts {
-		r.b = append(binary.BigEndian.AppendUint32(r.b, uint32(len(s))), s...) //nolint:gosec // far below 4 GB
+		r.b = append(binary.BigEndian.AppendUint32(r.b, uint32(len(s))), s...)
 	}
 }
 
 func (r *copyRows) int8(numbers ...int64) {
 	for _, n := range numbers {
 		r.b = binary.BigEndian.AppendUint32(r.b, 8)
-		r.b = binary.BigEndian.AppendUint64(r.b, uint64(n)) //nolint:gosec // two's complement, as PostgreSQL has it
+		r.b = binary.BigEndian.AppendUint64(r.b, uint64(n))
 	}
 }
 
 func (r *copyRows) int4(n int) {
 	r.b = binary.BigEndian.AppendUint32(r.b, 4)
-	r.b = binary.BigEndian.AppendUint32(r.b, uint32(n)) //nolint:gosec // a number of a shard
+	r.b = binary.BigEndian.AppendUint32(r.b, uint32(n))
 }
 
 func (r *copyRows) lines(lines []sale.Line) {
 	at := len(r.b)
 	r.b = sale.AppendLines(append(r.b, 0, 0, 0, 0), lines)
-	binary.BigEndian.PutUint32(r.b[at:], uint32(len(r.b)-at-4)) //nolint:gosec // far below 4 GB
+	binary.BigEndian.PutUint32(r.b[at:], uint32(len(r.b)-at-4))
 }
