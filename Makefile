@@ -5,7 +5,9 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 .DEFAULT_GOAL := help
 SEEDS ?= 5000
-.PHONY: help deps test check lint fmt tidy-check bench bench-http sim queue-sim demo build
+LAG_RATES ?= 5000 10000 20000
+LAG_SECONDS ?= 60
+.PHONY: help deps test check lint fmt tidy-check bench bench-http bench-lag sim queue-sim demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +36,9 @@ bench: deps ## the benchmarks, on real servers
 
 bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refusing, side by side
 	FLASHGATE_BENCH_AOF=yes FLASHGATE_BENCH_ROUNDS=5 go test -run '^$$' -bench HTTPReserve -benchtime 1x -v -timeout 30m ./gateway
+
+bench-lag: deps ## how far the ledger is behind an open load of reserves, LAG_RATES="5000 10000 20000" a second for LAG_SECONDS=60
+	LAG_RATES="$(LAG_RATES)" LAG_SECONDS=$(LAG_SECONDS) go test -run '^$$' -bench 'LedgerLag' -benchtime 1x -v -timeout 60m ./internal/e2e
 
 sim: ## recovery simulated with faults, SEEDS=5000 histories; what fails is shown as small as it gets
 	FLASHGATE_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run 'TestSimulation$$' -v ./reconciler | grep -v '^ *\(=== \|--- PASS\)'

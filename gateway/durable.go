@@ -29,14 +29,15 @@ type markSource interface {
 	Head(ctx context.Context, shard ledger.Shard) (ledger.Head, error)
 }
 
-// announcer tells how far the ledger has come: a lua.Store.
+// announcer tells how far the ledger has come, and asks it to come on: a lua.Store.
 type announcer interface {
 	Watermarks(ctx context.Context, f func(lua.Watermark))
+	Wake(ctx context.Context, saleID string, shard int) error
 }
 
 // durability lets answers wait until the ledger has their event. Announcements of watermarks say
-// when a look is worth it, a poll makes up for lost ones, and all that wait for a shard are looked
-// up in one read. It is safe for concurrent use.
+// when a look is worth it, and the reconciler is asked to hurry; a poll makes up for lost ones, and all that
+// wait for a shard are looked up in one read. It is safe for concurrent use.
 type durability struct {
 	source  markSource
 	hints   announcer
@@ -61,6 +62,8 @@ type durableShard struct {
 	// again: there is news since the read under way began. all: the next read is for everyone, not
 	// only for those whom the watermark has reached.
 	again, all bool
+	// woken: the reconciler was asked to look since the last watermark or poll.
+	woken bool
 }
 
 // durableWaiter is one answer that waits for its event. done has room for the one verdict.
@@ -165,10 +168,27 @@ func (d *durability) join(shard ledger.Shard, w *durableWaiter) bool {
 	}
 	s := d.shard(shard)
 	s.waiters[w] = struct{}{}
-	if w.once || s.reached(w) {
+	switch {
+	case w.once || s.reached(w):
 		d.read(s)
+	case !s.woken:
+		d.wake(s)
 	}
 	return true
+}
+
+// wake asks the reconciler to look at a shard, for the holder of mu: once until it has come on, because it takes
+// all that is there.
+func (d *durability) wake(s *durableShard) {
+	s.woken = true
+	d.reads.Add(1)
+	go func() {
+		defer d.reads.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), d.opts.ConfirmPoll)
+		defer cancel()
+		// One that is lost costs the pause of the reconciler.
+		_ = d.hints.Wake(ctx, s.name.Sale, s.name.Number)
+	}()
 }
 
 func (d *durability) leave(shard ledger.Shard, w *durableWaiter) {
@@ -207,12 +227,17 @@ func (d *durability) announced(w lua.Watermark) {
 	if w.Epoch < s.epoch || w.Epoch == s.epoch && w.Seq <= s.seq {
 		return
 	}
-	s.epoch, s.seq = w.Epoch, w.Seq
+	s.epoch, s.seq, s.woken = w.Epoch, w.Seq, false
+	reached, beyond := false, false
 	for waiter := range s.waiters {
-		if s.reached(waiter) {
-			d.read(s)
-			return
-		}
+		reached = reached || s.reached(waiter)
+		beyond = beyond || !s.reached(waiter)
+	}
+	if reached {
+		d.read(s)
+	}
+	if beyond && !d.ended {
+		d.wake(s)
 	}
 }
 
@@ -221,6 +246,7 @@ func (d *durability) poll() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.shards {
+		s.woken = false
 		if len(s.waiters) > 0 && !s.reading {
 			s.all = true
 			d.read(s)

@@ -25,6 +25,8 @@ type fakeMarks struct {
 	err        error
 	beforeHead func() // between the look at the events and the look at the head
 	reads      atomic.Int64
+	wakes      atomic.Int64
+	woken      func(ledger.Shard)
 	flying     atomic.Int32
 	overlap    atomic.Bool
 	delay      time.Duration
@@ -86,6 +88,14 @@ func (f *fakeMarks) Watermarks(ctx context.Context, tell func(lua.Watermark)) {
 	}
 }
 
+func (f *fakeMarks) Wake(_ context.Context, saleID string, shard int) error {
+	f.wakes.Add(1)
+	if f.woken != nil {
+		f.woken(ledger.Shard{Sale: saleID, Number: shard})
+	}
+	return nil
+}
+
 // start runs a loop and returns what ends it and waits.
 func start(run func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -124,6 +134,45 @@ func TestDurableWhenTheLedgerHasTheMark(t *testing.T) {
 		v, _ = d.wait(t.Context(), drop, 1, 7, "m7")
 		require.Equal(t, durable, v, "below the watermark it is looked up at once")
 		require.Equal(t, 3*time.Millisecond, time.Since(begun))
+	})
+}
+
+// The reconciler is asked to hurry once until it has come on, however many wait, and again for those who came too
+// late for it.
+func TestTheReconcilerIsAskedOnceUntilItHasComeOn(t *testing.T) {
+	durably(t, Options{ConfirmPoll: time.Hour, ConfirmWait: time.Minute}, func(t *testing.T, l *fakeMarks, d *durability) {
+		var named ledger.Shard
+		l.woken = func(shard ledger.Shard) { named = shard }
+		var all sync.WaitGroup
+		wait := func(seq int64) {
+			all.Go(func() {
+				v, err := d.wait(t.Context(), drop, 1, seq, fmt.Sprint("m", seq))
+				require.NoError(t, err)
+				require.Equal(t, durable, v)
+			})
+			synctest.Wait()
+		}
+		reached := func(seq int64) {
+			l.put(1, seq, fmt.Sprint("m", seq))
+			l.announce <- lua.Watermark{Sale: "drop", Epoch: 1, Seq: seq}
+			synctest.Wait()
+		}
+		wait(1)
+		require.EqualValues(t, 1, l.wakes.Load())
+		require.Equal(t, drop, named)
+		wait(2)
+		require.EqualValues(t, 1, l.wakes.Load(), "it is on its way")
+		reached(1)
+		require.EqualValues(t, 2, l.wakes.Load(), "it came before the second")
+		reached(2)
+		all.Wait()
+		require.EqualValues(t, 2, l.wakes.Load(), "nobody waits")
+		wait(2)
+		require.EqualValues(t, 2, l.wakes.Load(), "the ledger has it")
+		wait(3)
+		require.EqualValues(t, 3, l.wakes.Load())
+		reached(3)
+		all.Wait()
 	})
 }
 

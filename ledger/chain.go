@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -23,20 +24,63 @@ func (e *InvalidError) Error() string {
 // Unwrap makes errors.Is find ErrInvalid and the reason.
 func (e *InvalidError) Unwrap() []error { return []error{ErrInvalid, e.Reason} }
 
-// Extend checks that events continue the chain of a shard after h and returns the hash at each and
-// the head after the last. Errors are ErrDiverged and ErrInvalid (text that no ledger can store).
-func (h Head) Extend(shard Shard, events []sale.Event) (hashes [][]byte, next Head, err error) {
-	next = h
-	hashes = make([][]byte, len(events))
-	for i := range events {
-		e := &events[i]
-		if err := next.follow(shard, e); err != nil {
-			return nil, h, err
-		}
-		next.Hash = e.Hash(next.Hash)
-		hashes[i] = next.Hash
+// Links extends a chain by events, one after the other. It is for one goroutine.
+type Links struct {
+	Events []sale.Event
+	shard  Shard
+	head   Head
+	at     int
+	hashes []byte // one after the other
+	room   []byte
+	err    error
+}
+
+// Links begins to extend the chain of a shard after h.
+func (h Head) Links(shard Shard, events []sale.Event) *Links {
+	return &Links{Events: events, shard: shard, head: h, hashes: make([]byte, 0, len(events)*sha256.Size)}
+}
+
+// Next returns the next event, which continues the chain, and the chain's hash at it; nil after the last one, or
+// when the next does not continue it: see Err. The hash must not be changed.
+func (l *Links) Next() (e *sale.Event, hash []byte) {
+	if l.err != nil || l.at == len(l.Events) {
+		return nil, nil
 	}
-	return hashes, next, nil
+	e = &l.Events[l.at]
+	if l.err = l.head.follow(l.shard, e); l.err != nil {
+		return nil, nil
+	}
+	before := len(l.hashes)
+	l.hashes, l.room = e.AppendHash(l.hashes, l.head.Hash, l.room)
+	l.head.Hash = l.hashes[before:len(l.hashes):len(l.hashes)]
+	l.at++
+	return e, l.head.Hash
+}
+
+// Err says why an event does not continue the chain: ErrDiverged, or ErrInvalid (text that no ledger can store).
+func (l *Links) Err() error { return l.err }
+
+// Head is the end of the chain after the last event that Next returned.
+func (l *Links) Head() Head {
+	h := l.head
+	h.Mark, h.Hash = strings.Clone(h.Mark), bytes.Clone(h.Hash) // They outlive the batch, which is large.
+	return h
+}
+
+func (l *Links) done() bool { return l.at == len(l.Events) }
+
+// Extend checks that events continue the chain of a shard after h and returns the hash at each and
+// the head after the last. Errors are those of Links.
+func (h Head) Extend(shard Shard, events []sale.Event) (hashes [][]byte, next Head, err error) {
+	hashes = make([][]byte, 0, len(events))
+	links := h.Links(shard, events)
+	for e, hash := links.Next(); e != nil; e, hash = links.Next() {
+		hashes = append(hashes, hash)
+	}
+	if links.Err() != nil {
+		return nil, h, links.Err()
+	}
+	return hashes, links.Head(), nil
 }
 
 // Verify recomputes the chain of entries read from a ledger after h, and returns the head after
@@ -68,7 +112,7 @@ func (h *Head) follow(shard Shard, e *sale.Event) error {
 		return fmt.Errorf("%w: after %d-%d mark %q comes %d-%d mark %q with prev %q", ErrDiverged,
 			h.Epoch, h.Seq, h.Mark, e.Epoch, e.Seq, e.Mark, e.Prev)
 	}
-	for _, text := range []string{
+	for _, text := range [...]string{
 		e.Mark, string(e.Type), e.Reservation, e.Customer, e.Actor, e.Ref, e.Data,
 	} {
 		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {

@@ -26,14 +26,17 @@ type Needs struct {
 // NeedsOf collects what a batch refers to.
 func NeedsOf(events []sale.Event) Needs {
 	var n Needs
-	seen := make(map[string]bool, len(events))
+	made := func(e *sale.Event) bool { return e.Type == sale.EventHeld || e.Type == sale.EventWaitlisted }
+	// Of a batch that only makes reservations none was made before.
+	old := slices.ContainsFunc(events, func(e sale.Event) bool { return e.Reservation != "" && !made(&e) })
+	seen := map[string]bool{}
 	places := map[sale.Place]bool{}
 	for i := range events {
 		e := &events[i]
 		n.Sale = n.Sale || isSale(e)
-		if e.Reservation != "" && !seen[e.Reservation] {
+		if old && e.Reservation != "" && !seen[e.Reservation] {
 			seen[e.Reservation] = true
-			if e.Type != sale.EventHeld && e.Type != sale.EventWaitlisted {
+			if !made(e) {
 				n.Reservations = append(n.Reservations, e.Reservation)
 			}
 		}
@@ -90,7 +93,7 @@ type Changes struct {
 // itself, filled with the part that the batch refers to, so that a projection cannot mean
 // anything else. An event that the books refuse is ErrInvalid.
 func Project(shard Shard, head Head, loaded Loaded, events []sale.Event) (Changes, error) {
-	books, err := partial(shard, head, loaded)
+	books, err := partial(shard, head, loaded, len(events))
 	if err != nil {
 		return Changes{}, err
 	}
@@ -103,38 +106,37 @@ func Project(shard Shard, head Head, loaded Loaded, events []sale.Event) (Change
 	for p, l := range loaded.Stock {
 		before[p] = l
 	}
-	var order []string
-	seen := make(map[string]bool, len(events))
 	for i := range events {
 		e := &events[i]
 		levels := levelsBefore(books, e)
 		if err := books.Apply(e); err != nil {
 			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
 		}
-		if e.Reservation != "" && !seen[e.Reservation] {
-			seen[e.Reservation] = true
-			order = append(order, e.Reservation)
-		}
 		if err := c.note(books, e, levels); err != nil {
 			return Changes{}, &InvalidError{e.Epoch, e.Seq, err}
 		}
 	}
-	slices.Sort(order) // rows are locked and pages visited in one order
-	for _, id := range order {
+	c.Made = make([]*sale.Reservation, 0, len(books.Reservations)-len(known))
+	for id, r := range books.Reservations {
 		if known[id] {
-			c.Moved = append(c.Moved, books.Reservations[id])
+			c.Moved = append(c.Moved, r)
 		} else {
-			c.Made = append(c.Made, books.Reservations[id])
+			c.Made = append(c.Made, r)
 		}
 	}
+	// Rows are locked and pages visited in one order.
+	byID := func(a, b *sale.Reservation) int { return strings.Compare(a.ID, b.ID) }
+	slices.SortFunc(c.Made, byID)
+	slices.SortFunc(c.Moved, byID)
 	c.compareStock(before, books.Stock)
 	return c, nil
 }
 
-// partial makes books of what was loaded. The units of customers are those of the loaded
-// reservations: what a batch gives back, it gives back of these.
-func partial(shard Shard, head Head, loaded Loaded) (*sale.Books, error) {
+// partial makes books of what was loaded. No projection has the units of customers, and what a batch gives
+// back it gives back of these reservations, so nobody counts them.
+func partial(shard Shard, head Head, loaded Loaded, events int) (*sale.Books, error) {
 	b := sale.NewBooks(shard.Sale, shard.Number)
+	b.Customers, b.Reservations = nil, make(map[string]*sale.Reservation, len(loaded.Reservations)+events)
 	b.Epoch, b.Seq, b.Mark = head.Epoch, head.Seq, head.Mark
 	if e := loaded.SaleEvent; e != nil {
 		var data sale.SaleData
@@ -151,16 +153,6 @@ func partial(shard Shard, head Head, loaded Loaded) (*sale.Books, error) {
 		b.Reservations[r.ID] = r
 		if r.State == sale.StateWaiting {
 			b.Join(r)
-			continue
-		}
-		if r.State.Finished() {
-			continue
-		}
-		if b.Customers[r.Customer] == nil {
-			b.Customers[r.Customer] = map[string]int64{}
-		}
-		for _, l := range r.Lines {
-			b.Customers[r.Customer][l.SKU] += l.Qty
 		}
 	}
 	return b, nil

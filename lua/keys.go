@@ -5,12 +5,18 @@ import "strconv"
 // WatermarkChannel is where reconcilers publish how far the ledger has come.
 const WatermarkChannel = "fg:watermarks"
 
+// WakeChannel is where gateways publish that an answer waits for the ledger.
+const WakeChannel = "fg:wakes"
+
 // era is one life of a shard's data as this process knows it.
 type era struct {
 	epoch int64
 	text  string
 	keys  []string
 }
+
+// eventsKey is the place of the outbox among them.
+const eventsKey = 4
 
 // tag is the common beginning of a shard's keys; the braces keep them in one slot.
 func tag(sale string, shard int) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -50,7 +51,32 @@ func parseWatermark(s string) (w Watermark, ok bool) {
 // Watermarks calls f for every watermark that a reconciler announces, until ctx ends. The
 // announcement is a hint: it can be lost. It reconnects by itself.
 func (s *Store) Watermarks(ctx context.Context, f func(Watermark)) {
-	sub := s.rdb.Subscribe(ctx, WatermarkChannel)
+	s.listen(ctx, WatermarkChannel, func(text string) {
+		if w, ok := parseWatermark(text); ok {
+			f(w)
+		}
+	})
+}
+
+// Wake asks the reconcilers to look at a shard now, because an answer waits for the ledger. It is a hint too: when it
+// is lost they look a pause later.
+func (s *Store) Wake(ctx context.Context, saleID string, shard int) error {
+	return s.rdb.Publish(ctx, WakeChannel, saleID+" "+strconv.Itoa(shard)).Err()
+}
+
+// Wakes calls f for every Wake, until ctx ends. It reconnects by itself.
+func (s *Store) Wakes(ctx context.Context, f func(saleID string, shard int)) {
+	s.listen(ctx, WakeChannel, func(text string) {
+		saleID, number, _ := strings.Cut(text, " ")
+		if n, err := strconv.Atoi(number); err == nil {
+			f(saleID, n)
+		}
+	})
+}
+
+// listen calls f for everything that is published on a channel.
+func (s *Store) listen(ctx context.Context, channel string, f func(text string)) {
+	sub := s.rdb.Subscribe(ctx, channel)
 	defer func() { _ = sub.Close() }()
 	for {
 		select {
@@ -60,9 +86,7 @@ func (s *Store) Watermarks(ctx context.Context, f func(Watermark)) {
 			if !open {
 				return
 			}
-			if w, ok := parseWatermark(m.Payload); ok {
-				f(w)
-			}
+			f(m.Payload)
 		}
 	}
 }

@@ -22,10 +22,7 @@ func (r *Reconciler) findVersions(ctx, work context.Context) {
 				continue
 			}
 			w.versions.Store(true)
-			select {
-			case w.wake <- struct{}{}:
-			default:
-			}
+			w.wakeUp()
 		}
 		return err
 	})

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"flashgate/ledger"
+	"flashgate/lua"
+	"flashgate/sale"
 )
 
 // place waits until one more shard may be worked on, and returns how to end that.
@@ -18,64 +20,101 @@ func (r *Reconciler) place(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// appendMore goes on with a backlog in the transaction that has n of its events: look after look, as
-// long as they are full, so that the price of a commit is shared by many; one look when the last round failed, so
-// that a small step may pass. Each event names the one before it, so looks at different moments make one chain or
-// none. s becomes the last look. It returns how many
-// events there are now; none when the ledger would not take one, and the transaction is lost.
-func (w *worker) appendMore(ctx context.Context, tx ledger.Tx, s *sight, n int, begun time.Time) (int, error) {
-	var ahead func() (sight, bool)
+// firstLook bounds the events of the look that a round begins with: enough for a verdict. The others are read by
+// pages, which cost Redis a third.
+const firstLook = 100
+
+// pagesTogether are appended at once: PostgreSQL pays for the first thousand rows of every COPY with the square of
+// their number.
+const pagesTogether = 4
+
+// appendAll appends the next events of the chain, and goes on with what comes after them in the same transaction,
+// page after page, as long as they are full, so that the price of a commit is shared by many; not
+// when the last round failed, so that a small step may pass. Each event names the one before it, so pages read
+// at different moments make one chain or none. It returns how many events there are now, none when the ledger would
+// not take one and the transaction is lost; left says that Redis may have others.
+func (w *worker) appendAll(ctx context.Context, tx ledger.Tx, events []sale.Event, more bool, begun time.Time) (
+	n int, left bool, err error,
+) {
+	pages := w.r.opts.LooksMax - 1
+	if w.failures > 0 || w.invalid.seq != 0 {
+		pages = 0
+	}
+	var ahead func() ([]sale.Event, bool)
 	defer func() {
 		if ahead != nil {
 			ahead()
 		}
 	}()
-	most := w.r.opts.LooksMax
-	if w.failures > 0 {
-		most = 1
+	readOn := func(pagesMax int) {
+		if more && pages > 0 && time.Since(begun) < ms(w.r.opts.BatchMs) {
+			pagesMax = min(pagesMax, pages)
+			pages -= pagesMax
+			ahead = w.readAhead(ctx, &events[len(events)-1], pagesMax)
+		}
 	}
-	for looks := 1; looks < most && time.Since(begun) < ms(w.r.opts.BatchMs); looks++ {
-		if len(s.events) < w.r.opts.BatchMax || w.invalid.seq != 0 || tx.Head().Seq != s.events[len(s.events)-1].Seq {
-			break
-		}
-		if ahead == nil {
-			ahead = w.lookAhead(ctx, tx.Head())
-		}
-		next, ok := ahead()
+	if readOn(1); ahead != nil {
+		var next []sale.Event
+		next, more = ahead()
+		events = append(events, next...)
 		ahead = nil
-		if !ok {
-			break // What is there is worth a commit; the next round sees why.
-		}
-		more, _ := continues(next.events, tx.Head())
-		if more == 0 {
-			break
-		}
-		events := next.events[:more]
-		if more == w.r.opts.BatchMax && more >= aheadFrom && looks+1 < most {
-			ahead = w.lookAhead(ctx, ledger.Head{Epoch: tx.Head().Epoch, Seq: events[more-1].Seq})
+	}
+	for {
+		beside := len(events) >= aheadFrom
+		if beside {
+			readOn(pagesTogether)
 		}
 		if err := w.append(ctx, tx, events); err != nil {
-			_, err = w.refused(events, err)
-			return 0, err
+			return 0, false, w.refused(events, err)
 		}
-		*s = next
-		n += more
+		n += len(events)
+		if !beside {
+			readOn(pagesTogether)
+		}
+		if ahead == nil {
+			return n, more, nil
+		}
+		events, more = ahead()
+		if ahead = nil; len(events) == 0 {
+			return n, false, nil // What is there is worth a commit; the next round sees why.
+		}
 	}
-	return n, nil
 }
 
-// lookAhead looks after an event while the ledger takes those up to it, and returns how to get what is
-// there. Its ok says that Redis answers and is in the epoch.
-func (w *worker) lookAhead(ctx context.Context, head ledger.Head) func() (sight, bool) {
-	var s sight
-	var err error
+// readAhead reads what comes after an event, up to so many pages, while others go on. It returns
+// how to get those that continue it, and whether there may be more.
+func (w *worker) readAhead(ctx context.Context, last *sale.Event, pages int) func() ([]sale.Event, bool) {
+	var events []sale.Event
+	more := true
 	done := make(chan struct{})
+	at := ledger.Head{Epoch: last.Epoch, Seq: last.Seq, Mark: last.Mark}
 	go func() {
 		defer close(done)
-		s, err = w.look(ctx, head)
+		for ; pages > 0 && more; pages-- {
+			raw, err := w.sh.Events(ctx, at.Epoch, at.Seq, w.r.opts.BatchMax)
+			page, _ := read(w.id, raw)
+			n, _ := continues(page, at)
+			if more = err == nil && n == w.r.opts.BatchMax; n == 0 {
+				return
+			}
+			at.Seq, at.Mark = page[n-1].Seq, page[n-1].Mark
+			events = append(events, page[:n]...)
+		}
 	}()
-	return func() (sight, bool) {
+	return func() ([]sale.Event, bool) {
 		<-done
-		return s, err == nil && !s.Missing && s.Epoch == head.Epoch
+		return events, more
 	}
+}
+
+// read parses events up to the first that it cannot.
+func read(id ledger.Shard, raw []lua.RawEvent) ([]sale.Event, error) {
+	events := make([]sale.Event, len(raw))
+	reader := sale.EventReader{Sale: id.Sale, Shard: id.Number}
+	for i, e := range raw {
+		if err := reader.Read(&events[i], e.Epoch, e.Seq, e.Packed); err != nil {
+			return events[:i], err
+		}
+	}
+	return events, nil
 }

@@ -171,6 +171,13 @@ func (c *cutShard) Look(ctx context.Context, epoch, after int64, limit int) (lua
 	return c.shard.Look(ctx, epoch, after, limit)
 }
 
+func (c *cutShard) Events(ctx context.Context, epoch, after int64, limit int) ([]lua.RawEvent, error) {
+	if c.fault("events") {
+		return nil, errInjected
+	}
+	return c.shard.Events(ctx, epoch, after, limit)
+}
+
 func (f *fleet) look(id string) lua.Look {
 	l, err := lua.New(f.rdb, lua.Options{}).Shard(id, 0).Look(f.ctx, 1, 0, 1)
 	require.NoError(f.t, err)

@@ -79,16 +79,14 @@ func (w *worker) freeze(ctx context.Context, v verdict) (time.Duration, error) {
 // drain appends the next events of the chain, and trims once they are durable.
 func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (time.Duration, error) {
 	begun, events := time.Now(), v.events
+	more := len(events) == len(s.Events) && s.Seq > events[len(events)-1].Seq
 	switch n := w.invalid.seq - events[0].Seq; {
 	case n == 0 && w.invalid.mark == events[0].Mark:
 		return w.bury(ctx, tx, s, w.invalid.reason)
 	case n > 0 && n < int64(len(events)):
 		events = events[:n] // Up to the one that the ledger would not take.
 	}
-	if err := w.append(ctx, tx, events); err != nil {
-		return w.refused(events, err)
-	}
-	n, err := w.appendMore(ctx, tx, &s, len(events), begun)
+	n, more, err := w.appendAll(ctx, tx, events, more, begun)
 	if err != nil || n == 0 {
 		return 0, err
 	}
@@ -119,7 +117,7 @@ func (w *worker) drain(ctx context.Context, tx ledger.Tx, s sight, v verdict) (t
 	if open && w.versionDue() {
 		w.apply(ctx) // A shard with much to do is never found without work.
 	}
-	if len(s.Events) == w.r.opts.BatchMax || !open {
+	if more || !open {
 		return 0, nil
 	}
 	return w.breath(time.Since(begun)), nil
@@ -133,17 +131,17 @@ type refusedEvent struct {
 
 // refused judges an error of append: an event that the books do not allow is buried once those before
 // it are in.
-func (w *worker) refused(events []sale.Event, err error) (time.Duration, error) {
+func (w *worker) refused(events []sale.Event, err error) error {
 	var bad *ledger.InvalidError
 	if !errors.As(err, &bad) {
-		return 0, err
+		return err
 	}
 	at := bad.Seq - events[0].Seq
 	if at < 0 || at >= int64(len(events)) {
-		return 0, err
+		return err
 	}
 	w.invalid = refusedEvent{bad.Seq, events[at].Mark, bad.Error()}
-	return 0, nil
+	return nil
 }
 
 func (w *worker) append(ctx context.Context, tx ledger.Tx, events []sale.Event) error {

@@ -14,7 +14,7 @@ type Options struct {
 	Sweep bool
 
 	// BatchMax bounds the events of one look at Redis, about a millisecond of it for each 1,000; default
-	// 1,000. A backlog goes in transactions of up to LooksMax looks, begun within BatchMs; defaults 8
+	// 1,000. A backlog goes in transactions of up to LooksMax looks, begun within BatchMs; defaults 16
 	// and 200.
 	BatchMax, LooksMax int
 	BatchMs            int64
@@ -98,7 +98,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.BatchMax, 1000)
-	setDefault(&o.LooksMax, 8)
+	setDefault(&o.LooksMax, 16)
 	setDefault(&o.BatchMs, 200)
 	setDefault(&o.DrainsMax, 8)
 	setDefault(&o.BusyMs, 2)

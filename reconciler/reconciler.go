@@ -25,6 +25,7 @@ type Deps struct {
 // shard is what the reconciler needs of a shard in Redis: lua.Shard.
 type shard interface {
 	Look(ctx context.Context, epoch, after int64, limit int) (lua.Look, error)
+	Events(ctx context.Context, epoch, after int64, limit int) ([]lua.RawEvent, error)
 	Apply(ctx context.Context, base *sale.Version, v sale.Version) (lua.ApplyAnswer, error)
 	Trim(ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string) (sale.Outcome, error)
 	Expire(ctx context.Context, limit int) (lua.Expiry, error)
@@ -44,9 +45,11 @@ type shard interface {
 type Reconciler struct {
 	ledger ledger.Ledger
 	open   func(ledger.Shard) shard
-	log    *slog.Logger
-	m      *metrics
-	opts   Options
+	// wakes hears who waits for the ledger.
+	wakes func(ctx context.Context, f func(saleID string, shard int))
+	log   *slog.Logger
+	m     *metrics
+	opts  Options
 	// step is told the name of each step of a drain and a rebuild before it is taken; an error
 	// stops the worker there. Tests kill with it.
 	step func(ledger.Shard, string) error
@@ -74,6 +77,7 @@ func New(d Deps) *Reconciler {
 	return &Reconciler{
 		ledger: d.Ledger,
 		open:   func(id ledger.Shard) shard { return d.Store.Shard(id.Sale, id.Number) },
+		wakes:  d.Store.Wakes,
 		log:    d.Log, m: newMetrics(d.Registry), opts: o,
 		step:    func(ledger.Shard, string) error { return nil },
 		members: newMembership(d.Store.Beat, d.Store.Leave),
@@ -101,6 +105,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	r.run.Go(func() { r.findShards(ctx, work) })
 	if r.opts.Drain {
 		r.run.Go(func() { r.beatOn(ctx) })
+		r.run.Go(func() { r.wakes(ctx, r.wake) })
 		r.run.Go(func() { r.findVersions(ctx, work) })
 		r.run.Go(func() { r.dropPast(ctx) })
 		r.run.Go(func() { r.countTaints(ctx) })
@@ -171,6 +176,18 @@ func (r *Reconciler) worker(ctx, work context.Context, id ledger.Shard) *worker 
 		r.run.Go(func() { w.sweep(ctx) })
 	}
 	return w
+}
+
+// wake ends the pause of a shard that is this reconciler's: somebody waits for the ledger. One that fails has its
+// pause, whoever waits.
+func (r *Reconciler) wake(saleID string, number int) {
+	id := ledger.Shard{Sale: saleID, Number: number}
+	r.mu.Lock()
+	w := r.workers[id]
+	r.mu.Unlock()
+	if w != nil && !w.failing.Load() && r.members.owns(id) {
+		w.wakeUp()
+	}
 }
 
 // sleep waits for d, or until wake is told; false when ctx ended.

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"strings"
+
 	"flashgate/lua"
 	"flashgate/sale"
 )
@@ -36,5 +38,5 @@ func (w *worker) noteReturn(sku string) {
 	if w.returned == nil {
 		w.returned = map[string]bool{}
 	}
-	w.returned[sku] = true
+	w.returned[strings.Clone(sku)] = true // It outlives the page that it is a part of.
 }

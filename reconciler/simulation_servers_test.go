@@ -187,6 +187,11 @@ func (n namedShard) Look(ctx context.Context, epoch, after int64, limit int) (lu
 	return n.shard.Look(ctx, epoch, after, limit)
 }
 
+func (n namedShard) Events(ctx context.Context, epoch, after int64, limit int) ([]lua.RawEvent, error) {
+	n.name(ctx, "events after %d-%d", epoch, after)
+	return n.shard.Events(ctx, epoch, after, limit)
+}
+
 func (n namedShard) Apply(ctx context.Context, base *sale.Version, v sale.Version) (lua.ApplyAnswer, error) {
 	n.name(ctx, "apply version %d", v.Version)
 	return n.shard.Apply(ctx, base, v)

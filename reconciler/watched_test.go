@@ -67,6 +67,13 @@ func (s watchedShard) Look(ctx context.Context, epoch, after int64, limit int) (
 	return s.shard.Look(ctx, epoch, after, limit)
 }
 
+func (s watchedShard) Events(ctx context.Context, epoch, after int64, limit int) ([]lua.RawEvent, error) {
+	if err := s.w.before("page"); err != nil {
+		return nil, err
+	}
+	return s.shard.Events(ctx, epoch, after, limit)
+}
+
 func (s watchedShard) Trim(
 	ctx context.Context, epoch, watermark int64, mark string, tail int64, returned ...string,
 ) (sale.Outcome, error) {

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"flashgate/ledger"
-	"flashgate/lua"
-	"flashgate/sale"
 )
 
 // The states of a shard, for metrics and logs.
@@ -32,7 +30,7 @@ var states = []string{
 // errAgain ends a round that was overtaken: another look decides.
 var errAgain = errors.New("overtaken")
 
-// worker drains one shard. Only its own goroutine touches it, but for versions and wake.
+// worker drains one shard. Only its own goroutine touches it, but for versions, failing and wake.
 type worker struct {
 	r   *Reconciler
 	id  ledger.Shard
@@ -40,9 +38,9 @@ type worker struct {
 	log *slog.Logger
 	m   shardMetrics
 
-	// versions: the ledger has pending ones of the sale. wake ends a pause.
-	versions atomic.Bool
-	wake     chan struct{}
+	// versions: the ledger has pending ones of the sale. wake ends a pause; failing: it is one after a failure.
+	versions, failing atomic.Bool
+	wake              chan struct{}
 
 	// head is the ledger's as last known; known is false when it has to be asked for.
 	head  ledger.Head
@@ -86,11 +84,20 @@ func (w *worker) run(ctx, work context.Context) {
 		} else {
 			w.failures = 0
 		}
+		w.failing.Store(err != nil)
 		if pause > 0 && !sleep(ctx, pause, w.wake) {
 			break
 		}
 	}
 	w.finish(work)
+}
+
+// wakeUp ends the pause, or the next one.
+func (w *worker) wakeUp() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // finish drains what was written before the end, until nothing is left or something fails: in the
@@ -112,7 +119,7 @@ func (w *worker) round(ctx context.Context) (time.Duration, error) {
 		w.watch(ctx)
 		return 0, err
 	}
-	s, err := w.look(ctx, w.head)
+	s, err := lookAfter(ctx, w.sh, w.id, w.head, min(w.r.opts.BatchMax, firstLook))
 	if err != nil {
 		return 0, err
 	}
@@ -169,19 +176,6 @@ func lookAfter(ctx context.Context, sh shard, id ledger.Shard, head ledger.Head,
 	}
 	s.events, s.poison = read(id, s.Events)
 	return s, nil
-}
-
-// read parses events up to the first that it cannot.
-func read(id ledger.Shard, raw []lua.RawEvent) ([]sale.Event, error) {
-	events := make([]sale.Event, 0, len(raw))
-	for _, e := range raw {
-		event, err := e.Parse(id.Sale, id.Number)
-		if err != nil {
-			return events, err
-		}
-		events = append(events, event)
-	}
-	return events, nil
 }
 
 // idle is what is left to do in a shard that is drained and open.

@@ -27,7 +27,8 @@ type Books struct {
 	Stock        map[Place]Level
 	Reservations map[string]*Reservation
 	Adjustments  map[string]*Adjustment
-	// Customers counts the units held and sold per customer and SKU; no zero is kept.
+	// Customers counts the units held and sold per customer and SKU; no zero is kept. Books that nobody asks for
+	// them may have nil here, and do not count.
 	Customers map[string]map[string]int64
 	// Lines are those who wait for each SKU; none is empty. Waiting is how many wait in all.
 	Lines   map[string]*WaitingLine
@@ -296,6 +297,9 @@ func (b *Books) removePlace(p Place) error {
 }
 
 func (b *Books) count(customer, sku string, delta int64) error {
+	if b.Customers == nil {
+		return nil
+	}
 	counts := b.Customers[customer]
 	if counts == nil {
 		counts = map[string]int64{}

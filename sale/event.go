@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -158,7 +159,7 @@ func (e *Event) appendPacked(b []byte) []byte {
 	for _, text := range [...]string{string(e.Type), e.Reservation, e.Customer} {
 		b = append(append(b, text...), '\n')
 	}
-	b = append(appendLines(b, e.Lines), '\n')
+	b = append(AppendLines(b, e.Lines), '\n')
 	for _, text := range [...]string{e.Actor, e.Ref} {
 		b = append(append(b, text...), '\n')
 	}
@@ -166,36 +167,68 @@ func (e *Event) appendPacked(b []byte) []byte {
 }
 
 // ParseEvent reads what Pack, or a script, wrote.
-func ParseEvent(sale string, shard int, epoch, seq int64, packed string) (Event, error) {
-	f := strings.Split(packed, "\n")
-	if len(f) != eventFields {
-		return Event{}, fmt.Errorf("event %d-%d: %d fields, want %d", epoch, seq, len(f), eventFields)
+func ParseEvent(sale string, shard int, epoch, seq int64, packed string) (e Event, err error) {
+	err = (&EventReader{Sale: sale, Shard: shard}).Read(&e, epoch, seq, packed)
+	return e, err
+}
+
+// EventReader reads many events of a shard. Those with equal lines one after the other share them: whoever
+// changes lines must copy them first. The texts of an event are parts of its packed form.
+type EventReader struct {
+	Sale  string
+	Shard int
+
+	packed string
+	lines  []Line
+}
+
+// Read puts into e what Pack, or a script, wrote.
+func (r *EventReader) Read(e *Event, epoch, seq int64, packed string) error {
+	var f [eventFields]string
+	rest, more := packed, true
+	n := 0
+	for ; more && n < eventFields; n++ {
+		f[n], rest, more = strings.Cut(rest, "\n")
+	}
+	if n < eventFields || more {
+		return fmt.Errorf("event %d-%d: %d fields, want %d", epoch, seq, strings.Count(packed, "\n")+1, eventFields)
 	}
 	at, err := strconv.ParseInt(f[2], 10, 64)
 	if err != nil {
-		return Event{}, fmt.Errorf("event %d-%d: time: %w", epoch, seq, err)
+		return fmt.Errorf("event %d-%d: time: %w", epoch, seq, err)
 	}
-	lines, err := ParseLines(f[6])
-	if err != nil {
-		return Event{}, fmt.Errorf("event %d-%d: %w", epoch, seq, err)
+	if f[6] != r.packed {
+		lines, err := ParseLines(f[6])
+		if err != nil {
+			return fmt.Errorf("event %d-%d: %w", epoch, seq, err)
+		}
+		r.packed, r.lines = f[6], lines
 	}
-	return Event{
+	*e = Event{
 		Epoch: epoch, Seq: seq, Mark: f[0], Prev: f[1], AtMs: at, Type: EventType(f[3]),
-		Sale: sale, Shard: shard, Reservation: f[4], Customer: f[5], Lines: lines, Actor: f[7],
+		Sale: r.Sale, Shard: r.Shard, Reservation: f[4], Customer: f[5], Lines: r.lines, Actor: f[7],
 		Ref: f[8], Data: f[9],
-	}, nil
+	}
+	return nil
 }
 
 // Hash is SHA-256 over the hash of the event before (empty for the first of a shard) and every
 // column of this one.
 func (e *Event) Hash(before []byte) []byte {
-	b := append(make([]byte, 0, 2*packedRoom), before...)
-	b = append(append(append(b, '\n'), e.Sale...), '\n')
+	sum, _ := e.AppendHash(nil, before, nil)
+	return sum
+}
+
+// AppendHash appends Hash to b. It works in room, and returns that to work in next.
+func (e *Event) AppendHash(b, before, room []byte) (sum, nextRoom []byte) {
+	room = slices.Grow(room[:0], 2*packedRoom)
+	room = append(append(append(append(room, before...), '\n'), e.Sale...), '\n')
 	for _, n := range [...]int64{int64(e.Shard), e.Epoch, e.Seq} {
-		b = append(strconv.AppendInt(b, n, 10), '\n')
+		room = append(strconv.AppendInt(room, n, 10), '\n')
 	}
-	sum := sha256.Sum256(e.appendPacked(b))
-	return sum[:]
+	room = e.appendPacked(room)
+	of := sha256.Sum256(room)
+	return append(b, of[:]...), room
 }
 
 // decode reads an event's data into one of the Data types above.

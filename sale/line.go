@@ -55,10 +55,11 @@ func PackLines(lines []Line) string {
 	if len(lines) == 0 {
 		return ""
 	}
-	return string(appendLines(make([]byte, 0, 24*len(lines)), lines))
+	return string(AppendLines(make([]byte, 0, 24*len(lines)), lines))
 }
 
-func appendLines(b []byte, lines []Line) []byte {
+// AppendLines appends PackLines to b.
+func AppendLines(b []byte, lines []Line) []byte {
 	for i, l := range lines {
 		if i > 0 {
 			b = append(b, ';')

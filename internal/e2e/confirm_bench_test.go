@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -21,9 +22,9 @@ import (
 // BenchmarkDurableConfirm confirms over HTTP with 64 callers at once, each answer durable, and right after it
 // appends single events to a ledger, a synchronous transaction each: what confirmations would cost if each were
 // written by itself. A chain has one end, so these come one after the other. commit is a row of a table without
-// anything else. Server, Redis with an append-only file, PostgreSQL with fsync and the callers share the machine.
+// anything else. lone is a caller alone, at random moments of the reconciler's pauses. Server, Redis with an append-only file, PostgreSQL with fsync and the callers share the machine.
 func BenchmarkDurableConfirm(b *testing.B) {
-	const callers, each = 64, 100
+	const callers, each, lone = 64, 100, 100
 	w := newWorld(b, true)
 	db, err := pgx.Connect(b.Context(), w.dsn)
 	require.NoError(b, err)
@@ -39,24 +40,36 @@ func BenchmarkDurableConfirm(b *testing.B) {
 	for b.Loop() {
 		round++
 		id := func(caller, i int) string { return fmt.Sprintf("order-%d-%d-%d", round, caller, i) }
-		together(callers, each, func(caller, i int) {
+		reserve := func(caller, i int) {
 			code, text := w.call(http.MethodPost, "/v1/reserve", fmt.Sprintf(
 				`{"reservation_id": %q, "sale": "demo", "customer": "c-%d-%d-%d", "sku": "AIR-42", "qty": 1}`,
 				id(caller, i), round, caller, i))
 			require.Equal(b, http.StatusCreated, code, text)
-		})
+		}
+		together(callers, each, reserve)
+		together(1, lone, func(_, i int) { reserve(callers, i) })
+		// One alone, at random moments of the reconciler's pauses: what nobody else's confirmation hurries.
 		var waits atomic.Int64
-		confirms, p50 := together(callers, each, func(caller, i int) {
+		confirm := func(id string) {
 			for {
 				code, text := w.call(http.MethodPost, "/v1/confirm",
-					fmt.Sprintf(`{"sale": "demo", "reservation_id": %q, "order_id": "o"}`, id(caller, i)))
+					fmt.Sprintf(`{"sale": "demo", "reservation_id": %q, "order_id": "o"}`, id))
 				if code == http.StatusOK {
 					return
 				}
 				require.Equal(b, http.StatusAccepted, code, text)
 				waits.Add(1)
 			}
-		})
+		}
+		took := make([]time.Duration, lone)
+		for i := range took {
+			time.Sleep(rand.N(40 * time.Millisecond))
+			at := time.Now()
+			confirm(id(callers, i))
+			took[i] = time.Since(at)
+		}
+		slices.Sort(took)
+		confirms, p50 := together(callers, each, func(caller, i int) { confirm(id(caller, i)) })
 		singles, _ := together(1, 5*each, func(int, int) {
 			tx, err := alone.Begin(b.Context(), shard)
 			require.NoError(b, err)
@@ -70,6 +83,7 @@ func BenchmarkDurableConfirm(b *testing.B) {
 		b.ReportMetric(confirms, "confirms/s")
 		b.ReportMetric(singles, "single-events/s")
 		b.ReportMetric(float64(p50.Microseconds())/1000, "ms-p50-confirm")
+		b.ReportMetric(float64(took[lone/2].Microseconds())/1000, "ms-p50-lone-confirm")
 		b.ReportMetric(float64(commit.Microseconds())/1000, "ms-p50-commit")
 		b.ReportMetric(float64(waits.Load()), "202s")
 	}

@@ -64,7 +64,7 @@ type world struct {
 	serve *program
 }
 
-// newWorld sells configs/sales/demo.yaml, with a thousand times its stock when plenty.
+// newWorld sells configs/sales/demo.yaml, with ten thousand times its stock, held ten times as long, when plenty.
 func newWorld(t testing.TB, plenty bool) *world {
 	w := &world{
 		t: t, redis: redistest.Start(t, "--appendonly", "yes"), pg: pgtest.NewServer(t), addr: freeAddr(t),
@@ -75,7 +75,8 @@ func newWorld(t testing.TB, plenty bool) *world {
 	demo, err := configs.SaleFiles.ReadFile("sales/demo.yaml")
 	require.NoError(t, err)
 	if plenty {
-		demo = regexp.MustCompile(`on_hand: (\d+)`).ReplaceAll(demo, []byte("on_hand: ${1}000"))
+		demo = regexp.MustCompile(`on_hand: (\d+)`).ReplaceAll(demo, []byte("on_hand: ${1}0000"))
+		demo = bytes.Replace(demo, []byte("hold_seconds: 60"), []byte("hold_seconds: 600"), 1)
 	}
 	file := filepath.Join(t.TempDir(), "demo.yaml")
 	require.NoError(t, os.WriteFile(file, demo, 0o600))

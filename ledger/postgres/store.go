@@ -42,28 +42,31 @@ const (
 		sale_seq = $8 WHERE sale = $1 AND shard = $2`
 )
 
-// store writes a batch, a small one in one round trip. The changes come in the order that ledger.Changes asks
-// for.
-func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
-	c, next := batch.Changes, batch.Next
+// change writes what a batch does, in the order that ledger.Changes asks for, and in one round trip but for many new
+// reservations. The rows of a small batch go with it.
+func (t *tx) change(ctx context.Context, links *ledger.Links, c ledger.Changes) error {
 	if c.SaleSeq != 0 {
 		t.saleSeq = c.SaleSeq
 	}
-	copied, err := t.copyLarge(ctx, batch)
-	if err != nil {
-		return diverged(err)
+	copied := false
+	// Deadlines move before reservations come, and rows of the ledger come first of all.
+	if len(c.Made) >= copyFrom && c.ShiftMs == 0 && t.rows == nil {
+		var err error
+		if copied, err = t.copyMade(ctx, c.Made); err != nil {
+			return err
+		}
 	}
 	var b pgx.Batch
 	queue := func(sql string, args ...any) *pgx.QueuedQuery {
 		return b.Queue(sql, append([]any{t.shard.Sale, t.shard.Number}, args...)...)
 	}
-	if !copied.events {
-		queue(insertEvents, eventArrays(batch.Events, batch.Hashes)...)
+	if t.rows != nil {
+		queue(insertEvents, t.rows...)
 	}
 	if c.ShiftMs != 0 {
 		queue(shiftDeadlines, c.ShiftMs)
 	}
-	if len(c.Made) > 0 && !copied.made {
+	if len(c.Made) > 0 && !copied {
 		queue(makeRecords, recordColumns(c.Made)...).Exec(func(tag pgconn.CommandTag) error {
 			if int(tag.RowsAffected()) != len(c.Made) {
 				return ledger.ErrHeldTwice
@@ -90,10 +93,14 @@ func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
 	for _, entry := range c.Audit {
 		b.Queue(insertAudit, auditArgs(entry)...)
 	}
+	next := links.Head()
 	queue(moveWatermark, next.Epoch, next.Seq, next.Mark, next.Hash, next.AliveAtMs, t.saleSeq)
-	err = t.tx.SendBatch(ctx, &b).Close()
+	err := t.tx.SendBatch(ctx, &b).Close()
 	if errors.Is(err, ledger.ErrHeldTwice) {
-		return t.heldTwice(ctx, batch.Events, c.Made)
+		return t.heldTwice(ctx, links.Events, c.Made)
+	}
+	if err == nil {
+		t.remember(c)
 	}
 	return diverged(err)
 }
@@ -120,14 +127,18 @@ func (t *tx) heldTwice(ctx context.Context, events []sale.Event, made []*sale.Re
 	return ledger.HeldTwice(events, id)
 }
 
-func eventArrays(events []sale.Event, hashes [][]byte) []any {
-	n := len(events)
+func eventArrays(links *ledger.Links) []any {
+	n := len(links.Events)
 	epoch, seq, at := make([]int64, n), make([]int64, n), make([]int64, n)
 	mark, prev, kind, id, customer := texts(n), texts(n), texts(n), texts(n), texts(n)
 	lines, actor, ref, data := texts(n), texts(n), texts(n), texts(n)
-	for i := range events {
-		e := &events[i]
-		epoch[i], seq[i], at[i] = e.Epoch, e.Seq, e.AtMs
+	hashes := make([][]byte, n)
+	for i := range links.Events {
+		e, hash := links.Next()
+		if e == nil {
+			break // Its error is asked for.
+		}
+		epoch[i], seq[i], at[i], hashes[i] = e.Epoch, e.Seq, e.AtMs, hash
 		mark[i], prev[i], kind[i], id[i], customer[i] = e.Mark, e.Prev, string(e.Type), e.Reservation, e.Customer
 		lines[i], actor[i], ref[i], data[i] = sale.PackLines(e.Lines), e.Actor, e.Ref, e.Data
 	}

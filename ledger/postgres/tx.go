@@ -18,7 +18,11 @@ type tx struct {
 	shard   ledger.Shard
 	head    ledger.Head
 	saleSeq int64 // seq of the last sale event
-	failed  error // the first error: from then on good for Rollback only
+	// rows of the ledger that change writes.
+	rows []any
+	// levels are those that were read or written in this transaction: its lock keeps others from them.
+	levels map[sale.Place]sale.Level
+	failed error // the first error: from then on good for Rollback only
 }
 
 // Begin opens a transaction that holds the lock of the shard's watermark row.
@@ -53,10 +57,11 @@ func (t *tx) lock(ctx context.Context) error {
 // Head is the shard's head as locked, moved on by Append.
 func (t *tx) Head() ledger.Head { return t.head }
 
-// Append writes a batch in two round trips: read what it refers to, write what it does.
+// Append writes a batch in two round trips: read what it refers to, write what it does; a large one in four.
 func (t *tx) Append(ctx context.Context, events []sale.Event) error {
 	return t.once(func() (err error) {
-		t.head, err = ledger.Append(ctx, t.shard, t.head, events, t.load, t.store)
+		t.head, err = ledger.Append(ctx, t.shard, t.head, events,
+			ledger.Steps{Load: t.load, Insert: t.insert, Change: t.change})
 		return err
 	})
 }
@@ -72,10 +77,17 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 			return err
 		})
 	}
-	stock := func(rows pgx.Rows) (err error) {
-		loaded.Stock, err = collectStock(rows)
+	stock := func(rows pgx.Rows) error {
+		stock, err := collectStock(rows)
+		for p, l := range stock {
+			t.levels[p], loaded.Stock[p] = l, l
+		}
 		return err
 	}
+	if t.levels == nil {
+		t.levels = map[sale.Place]sale.Level{}
+	}
+	loaded.Stock = map[sale.Place]sale.Level{}
 	const levels = `SELECT sku, location, on_hand, safety, held, sold FROM `
 	if needs.Sale {
 		b.Queue(levels+`stock_levels WHERE sale = $1 AND shard = $2`, t.shard.Sale, t.shard.Number).Query(stock)
@@ -87,11 +99,7 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 			}
 			return err
 		})
-	} else if len(needs.Places) > 0 {
-		skus, locations := make([]string, len(needs.Places)), make([]string, len(needs.Places))
-		for i, p := range needs.Places {
-			skus[i], locations[i] = p.SKU, p.Location
-		}
+	} else if skus, locations := t.unknown(needs.Places, loaded.Stock); len(skus) > 0 {
 		b.Queue(levels+`unnest($3::text[], $4::text[]) AS n (s, l) CROSS JOIN LATERAL (SELECT * FROM stock_levels
 			WHERE sale = $1 AND shard = $2 AND sku = n.s AND location = n.l OFFSET 0) AS level`,
 			t.shard.Sale, t.shard.Number, skus, locations).Query(stock)
@@ -100,6 +108,28 @@ func (t *tx) load(ctx context.Context, needs ledger.Needs) (ledger.Loaded, error
 		return loaded, nil
 	}
 	return loaded, t.tx.SendBatch(ctx, &b).Close()
+}
+
+// unknown puts the levels that are known into stock, and returns the places of the others.
+func (t *tx) unknown(places []sale.Place, stock map[sale.Place]sale.Level) (skus, locations []string) {
+	for _, p := range places {
+		if l, known := t.levels[p]; known {
+			stock[p] = l
+		} else {
+			skus, locations = append(skus, p.SKU), append(locations, p.Location)
+		}
+	}
+	return skus, locations
+}
+
+// remember keeps the levels that were written.
+func (t *tx) remember(c ledger.Changes) {
+	for _, v := range c.Levels {
+		t.levels[v.Place] = v.Level
+	}
+	for _, p := range c.Removed {
+		delete(t.levels, p)
+	}
 }
 
 // Alive notes the latest time of Redis at which the shard was seen alive.

@@ -35,21 +35,17 @@ const (
 		WHERE sale = ? AND shard = ?`
 )
 
-// store writes a batch. The changes come in the order that ledger.Changes asks for.
-func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
-	c, next := batch.Changes, batch.Next
+// change writes what a batch does, in the order that ledger.Changes asks for.
+func (t *tx) change(ctx context.Context, links *ledger.Links, c ledger.Changes) error {
 	if c.SaleSeq != 0 {
 		t.saleSeq = c.SaleSeq
-	}
-	if err := t.storeEvents(ctx, batch.Events, batch.Hashes); err != nil {
-		return err
 	}
 	if c.ShiftMs != 0 {
 		if _, err := t.conn.ExecContext(ctx, shiftDeadlines, c.ShiftMs, t.shard.Sale, t.shard.Number); err != nil {
 			return err
 		}
 	}
-	if err := t.storeRecords(ctx, batch.Events, c); err != nil {
+	if err := t.storeRecords(ctx, links.Events, c); err != nil {
 		return err
 	}
 	if err := t.storeLevels(ctx, c); err != nil {
@@ -65,16 +61,21 @@ func (t *tx) store(ctx context.Context, batch ledger.Batch) error {
 			return err
 		}
 	}
+	next := links.Head()
 	_, err := t.conn.ExecContext(ctx, moveWatermark, next.Epoch, next.Seq, next.Mark, next.Hash, next.AliveAtMs,
 		t.saleSeq, t.shard.Sale, t.shard.Number)
 	return err
 }
 
-func (t *tx) storeEvents(ctx context.Context, events []sale.Event, hashes [][]byte) error {
-	err := t.each(ctx, insertEvent, len(events), func(q *sql.Stmt, ctx context.Context, i int) error {
-		e := &events[i]
+// insert writes the rows of the ledger.
+func (t *tx) insert(ctx context.Context, links *ledger.Links) error {
+	err := t.each(ctx, insertEvent, len(links.Events), func(q *sql.Stmt, ctx context.Context, _ int) error {
+		e, hash := links.Next()
+		if e == nil {
+			return links.Err()
+		}
 		_, err := q.ExecContext(ctx, e.Epoch, e.Seq, e.Mark, e.Prev, e.AtMs, string(e.Type), e.Sale, e.Shard,
-			e.Reservation, e.Customer, sale.PackLines(e.Lines), e.Actor, e.Ref, e.Data, hashes[i])
+			e.Reservation, e.Customer, sale.PackLines(e.Lines), e.Actor, e.Ref, e.Data, hash)
 		return err
 	})
 	if code(err)&0xff == sqlite3.SQLITE_CONSTRAINT {

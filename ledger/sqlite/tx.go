@@ -47,7 +47,8 @@ func (t *tx) Head() ledger.Head { return t.head }
 // Append reads what a batch refers to, folds it, and writes it row by row.
 func (t *tx) Append(ctx context.Context, events []sale.Event) error {
 	return t.once(func() (err error) {
-		t.head, err = ledger.Append(ctx, t.shard, t.head, events, t.load, t.store)
+		t.head, err = ledger.Append(ctx, t.shard, t.head, events,
+			ledger.Steps{Load: t.load, Insert: t.insert, Change: t.change})
 		return err
 	})
 }
