@@ -106,7 +106,7 @@ func Fingerprint(sale, customer string, normalized []Line) string {
 	b := make([]byte, 0, 256) // holds all but long ones without asking for memory
 	b = append(append(b, sale...), '\n')
 	b = append(append(b, customer...), '\n')
-	sum := sha256.Sum256(appendLines(b, normalized))
+	sum := sha256.Sum256(AppendLines(b, normalized))
 	var text [11]byte
 	base64.RawURLEncoding.Encode(text[:], sum[:8])
 	return string(text[:])
