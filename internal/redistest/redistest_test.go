@@ -75,3 +75,30 @@ func TestSharedClusterIsEmptied(t *testing.T) {
 		})
 	}
 }
+
+func TestNodesDivideTheSlots(t *testing.T) {
+	n := StartNodes(t, 4)
+	c := n.Client()
+	for _, tag := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		require.NoError(t, c.Set(t.Context(), "{"+tag+"}", tag, 0).Err(), tag)
+		require.Equal(t, tag, c.Get(t.Context(), "{"+tag+"}").Val())
+	}
+	keys := int64(0)
+	n.Each(func(node *redis.Client) {
+		here := node.DBSize(t.Context()).Val()
+		require.Positive(t, here)
+		keys += here
+	})
+	require.EqualValues(t, 8, keys)
+	require.Regexp(t, `^redis-cluster://127\.0\.0\.1:\d+(,127\.0\.0\.1:\d+){3}$`, n.URL())
+
+	n.RedisNodes[0].Kill() // The others go on.
+	alive := 0
+	for _, tag := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		if c.Get(t.Context(), "{"+tag+"}").Err() == nil {
+			alive++
+		}
+	}
+	require.Greater(t, alive, 3)
+	require.Less(t, alive, 8)
+}
