@@ -296,7 +296,7 @@ func (k *keyring) stored(id string) (*storedKey, bool) {
 }
 
 // lookFor reads the ledger for an id that is not known, at most once a missLookups for all callers
-// together. A nil error says that the ledger was read since the call began.
+// together. A nil error says that it is known now, or that the ledger was read since the call began.
 func (k *keyring) lookFor(ctx context.Context, id string) error {
 	if k.missed(id) {
 		return errUnauthenticated
@@ -315,6 +315,9 @@ func (k *keyring) lookFor(ctx context.Context, id string) error {
 		return err
 	}
 	defer func() { <-k.look }()
+	if _, known := k.stored(id); known {
+		return nil // A read that had begun before had it, such as the first one of all.
+	}
 	if !k.lookedAt.After(asked) {
 		if err := sleep(ctx, time.Until(k.lookedAt.Add(missLookups))); err != nil {
 			return err

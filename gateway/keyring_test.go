@@ -117,6 +117,23 @@ func TestKeyringUnderLoadAtItsStart(t *testing.T) {
 	})
 }
 
+// Whoever asks while the first read is under way is answered when it ends: they waited a second more for
+// a read of their own, all of them, at every start.
+func TestKeyringAnswersAfterItsFirstRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeKeys{delay: 10 * time.Millisecond}
+		shop := f.make(t, "shop", "storefront")
+		k := newKeyringOf(f, Options{})
+		defer start(k.run)()
+		synctest.Wait()
+		begun := time.Now()
+		_, err := k.find(t.Context(), shop)
+		require.NoError(t, err)
+		require.Equal(t, 10*time.Millisecond, time.Since(begun))
+		require.Equal(t, 1, f.reads)
+	})
+}
+
 func TestKeyring(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeKeys{}
