@@ -21,7 +21,7 @@ var pageText string
 var page = template.Must(template.New("report").Funcs(template.FuncMap{
 	"style": Style, "calls": callsChart, "latencies": latencyChart, "stock": stockChart,
 	"percent": func(share float64) float64 { return 100 * share },
-	"meaning": OutcomeCount.meaning, "word": verdictWord,
+	"meaning": OutcomeCount.meaning, "freeze": LossAt.freeze, "word": verdictWord,
 }).Parse(pageText))
 
 // WriteReport writes a page that needs nothing but itself.

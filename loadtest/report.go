@@ -32,6 +32,9 @@ func (r Result) WriteText(w io.Writer) error {
 	if r.Generator.Limit {
 		fmt.Fprintf(&b, "The load generator was the limit: %s.\n", strings.Join(r.Generator.Why, "; "))
 	}
+	for _, f := range r.Freezes {
+		fmt.Fprintf(&b, "%s\n", f.freeze())
+	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "%d times %s", f.Count, f.What)
 		if f.Advice != "" {
@@ -47,6 +50,20 @@ func (r Result) WriteText(w io.Writer) error {
 	r.writeVerdicts(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// freeze says what a freeze did to those who called.
+func (f LossAt) freeze() string {
+	text := fmt.Sprintf("%s from %.2f s to %.2f s: ", f.Name, float64(f.AtMs)/1000, float64(f.EndMs)/1000)
+	switch {
+	case f.Unserved == 0:
+		return text + "every call was served all the same, late."
+	case f.BackMs == 0:
+		return text + fmt.Sprintf("%d calls were not served; every one that was sent after its end was.", f.Unserved)
+	default:
+		return text + fmt.Sprintf("%d calls were not served, the last of them sent %.2f s after its end.",
+			f.Unserved, float64(f.BackMs)/1000)
+	}
 }
 
 func table(b *strings.Builder, title string, rows func(w *tabwriter.Writer)) {

@@ -245,3 +245,41 @@ func TestAnInterruptedCrowdIsReportedAndAudited(t *testing.T) {
 		require.True(t, v.Kept, "%s", v.text())
 	}
 }
+
+// What a freeze cost is counted from its beginning to the next one: who was not served, and how long after its
+// end there still was somebody.
+func TestAFreezeSaysWhoWasNotServed(t *testing.T) {
+	at := func(ms, status int) Answer {
+		sent := time.Duration(ms) * time.Millisecond
+		return Answer{Verb: Reserve, Status: status, Sent: sent, Due: sent}
+	}
+	o := options(&shop{Server: &httptest.Server{}, config: testSale()})
+	r := newRecorder(&o).rec
+	r.Took = 9 * time.Second
+	r.Answers = []Answer{
+		at(500, 503), at(1100, 503), at(1200, 0), at(2300, 503), at(2400, 201), at(2500, 409),
+		at(5100, 503), at(6100, 201), at(8000, 201),
+	}
+	r.Freezes = []Loss{
+		{Name: "Redis frozen", Began: time.Second, End: 2 * time.Second},
+		{Name: "Redis frozen", Began: 5 * time.Second, End: 6 * time.Second},
+		{Name: "Redis frozen", Began: 7 * time.Second, End: 7500 * time.Millisecond},
+	}
+	result := Summarize(r, nil)
+	require.Equal(t, []LossAt{
+		{Name: "Redis frozen", AtMs: 1000, EndMs: 2000, Unserved: 3, BackMs: 300},
+		{Name: "Redis frozen", AtMs: 5000, EndMs: 6000, Unserved: 1},
+		{Name: "Redis frozen", AtMs: 7000, EndMs: 7500},
+	}, result.Freezes)
+	var text, page strings.Builder
+	require.NoError(t, result.WriteText(&text))
+	require.NoError(t, result.WriteReport(&page))
+	for _, want := range []string{
+		"Redis frozen from 1.00 s to 2.00 s: 3 calls were not served, the last of them sent 0.30 s after its end.",
+		"1 calls were not served; every one that was sent after its end was.",
+		"every call was served all the same, late.",
+	} {
+		require.Contains(t, text.String(), want)
+		require.Contains(t, page.String(), want)
+	}
+}

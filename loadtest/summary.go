@@ -87,8 +87,11 @@ type StockPoint struct {
 type LossAt struct {
 	Name string `json:"name"`
 	AtMs int64  `json:"at_ms"`
-	// EndMs is that of a freeze.
-	EndMs int64 `json:"end_ms,omitempty"`
+	// EndMs is that of a freeze. Unserved are the calls that were sent from its beginning to the next and had no
+	// answer or a 5xx, BackMs how long after its end the last of them was sent.
+	EndMs    int64 `json:"end_ms,omitempty"`
+	Unserved int   `json:"unserved,omitempty"`
+	BackMs   int64 `json:"back_ms,omitempty"`
 }
 
 // Summarize counts a recording and joins the verdicts of its audit.
@@ -119,11 +122,28 @@ func Summarize(r *Recording, verdicts []Verdict) Result {
 	for _, l := range r.Losses {
 		s.Losses = append(s.Losses, LossAt{Name: l.Name, AtMs: l.End.Milliseconds()})
 	}
-	for _, f := range r.Freezes {
-		s.Freezes = append(s.Freezes, LossAt{f.Name, f.Began.Milliseconds(), f.End.Milliseconds()})
-	}
+	s.Freezes = freezes(r)
 	s.BySecond, s.Generator, s.Failures = bySecond(r), generatorOf(r), failuresOf(r)
 	return s
+}
+
+func freezes(r *Recording) (all []LossAt) {
+	for i, f := range r.Freezes {
+		at := LossAt{Name: f.Name, AtMs: f.Began.Milliseconds(), EndMs: f.End.Milliseconds()}
+		until := r.Took
+		if i+1 < len(r.Freezes) {
+			until = r.Freezes[i+1].Began
+		}
+		for j := range r.Answers {
+			a := &r.Answers[j]
+			if a.Sent >= f.Began && a.Sent < until && (a.Status == 0 || a.Status >= 500) {
+				at.Unserved++
+				at.BackMs = max(at.BackMs, (a.Sent - f.End).Milliseconds())
+			}
+		}
+		all = append(all, at)
+	}
+	return all
 }
 
 func kindCounts(r *Recording) (counts []KindCount) {
