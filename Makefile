@@ -7,7 +7,8 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 SEEDS ?= 5000
 LAG_RATES ?= 5000 10000 20000
 LAG_SECONDS ?= 60
-.PHONY: help deps test check lint fmt tidy-check bench bench-http bench-lag sim queue-sim demo build
+SCALE ?= all
+.PHONY: help deps test check lint fmt tidy-check bench bench-http bench-lag bench-scale sim queue-sim demo build
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +40,9 @@ bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refu
 
 bench-lag: deps ## how far the ledger is behind an open load of reserves, LAG_RATES="5000 10000 20000" a second for LAG_SECONDS=60
 	LAG_RATES="$(LAG_RATES)" LAG_SECONDS=$(LAG_SECONDS) go test -run '^$$' -bench 'LedgerLag' -benchtime 1x -v -timeout 60m ./internal/e2e
+
+bench-scale: deps ## the cost of a reserve by holds, skus, sales and gateways; SCALE=skus,holds for some; plots in docs/plots
+	BENCH_SCALE=$(SCALE) BENCH_OUT=$(CURDIR)/docs/plots go test -run '^$$' -bench Scale -benchtime 1x -timeout 20m ./internal/e2e
 
 sim: ## recovery simulated with faults, SEEDS=5000 histories; what fails is shown as small as it gets
 	FLASHGATE_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 60m -run 'TestSimulation$$' -v ./reconciler | grep -v '^ *\(=== \|--- PASS\)'

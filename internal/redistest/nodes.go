@@ -15,7 +15,8 @@ import (
 // Nodes is a running Redis Cluster of several masters.
 type Nodes struct {
 	servers.RedisNodes
-	t testing.TB
+	t      testing.TB
+	direct []*redis.Client
 }
 
 // StartNodes runs a Redis Cluster of so many masters, which divide the slots evenly, and stops it when the
@@ -27,7 +28,7 @@ func StartNodes(t testing.TB, nodes int, args ...string) *Nodes {
 		t.Fatalf("redistest: %v", err)
 	}
 	t.Cleanup(c.Stop)
-	return &Nodes{c, t}
+	return &Nodes{RedisNodes: c, t: t}
 }
 
 // URL is what a program is given to reach the cluster.
@@ -40,12 +41,15 @@ func (n *Nodes) Client() *redis.ClusterClient {
 	return c
 }
 
-// Each calls f with a client of each node that asks that node alone, in order.
-func (n *Nodes) Each(f func(node *redis.Client)) {
-	n.t.Helper()
-	for _, addr := range n.Addrs() {
-		c := redis.NewClient(&redis.Options{Addr: addr, PoolSize: 1, MaxRetries: -1})
-		f(c)
-		_ = c.Close()
+// Direct returns a client for each node, in order, that asks that node alone; they are closed when the test
+// ends.
+func (n *Nodes) Direct() []*redis.Client {
+	if n.direct == nil {
+		for _, addr := range n.Addrs() {
+			c := redis.NewClient(&redis.Options{Addr: addr, PoolSize: 1, MaxRetries: -1})
+			n.t.Cleanup(func() { _ = c.Close() })
+			n.direct = append(n.direct, c)
+		}
 	}
+	return n.direct
 }

@@ -84,11 +84,11 @@ func TestNodesDivideTheSlots(t *testing.T) {
 		require.Equal(t, tag, c.Get(t.Context(), "{"+tag+"}").Val())
 	}
 	keys := int64(0)
-	n.Each(func(node *redis.Client) {
+	for _, node := range n.Direct() {
 		here := node.DBSize(t.Context()).Val()
 		require.Positive(t, here)
 		keys += here
-	})
+	}
 	require.EqualValues(t, 8, keys)
 	require.Regexp(t, `^redis-cluster://127\.0\.0\.1:\d+(,127\.0\.0\.1:\d+){3}$`, n.URL())
 
