@@ -183,6 +183,9 @@ func (c *client) send(ctx context.Context, a *Answer, method, path string, body 
 		a.Customer = r.Customer
 	}
 	a.RetryAfter = time.Duration(r.RetryAfterMs) * time.Millisecond
+	if a.Verb == Reserve && a.Status == fasthttp.StatusAccepted {
+		a.Ticket, a.RetryAfter = r.Ticket, time.Duration(r.PollAfterMs)*time.Millisecond
+	}
 	if s, err := strconv.Atoi(string(resp.Header.Peek("Retry-After"))); err == nil && a.RetryAfter == 0 {
 		a.RetryAfter = time.Duration(s) * time.Second
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type lies struct {
 	staleAnswer     bool // GET says held for what is confirmed
 	neverComesBack  bool // stays closed after a loss
 	playsFavourites bool // says sold out to every third, and sells to the next
+	jumpsTheLine    bool // offers what comes back to the last in line
 }
 
 // shop is an honest little Flashgate in memory: one lock, one chain.
@@ -48,6 +50,8 @@ type shop struct {
 	recovering bool
 	calls      int
 	looked     map[string]bool // tickets
+	waitlist   bool
+	line       []sale.Event // those who wait, in order
 }
 
 func testSale() sale.Config {
@@ -114,7 +118,7 @@ func (s *shop) write(e sale.Event) {
 	for _, l := range e.Lines {
 		p := sale.Place{SKU: l.SKU, Location: l.Location}
 		n, u := s.levels[p], ends[e.Type].unit
-		if e.Type == sale.EventHeld {
+		if e.Type == sale.EventHeld || e.Type == sale.EventOffered {
 			u = sale.Level{Held: 1}
 		}
 		n.Held, n.Sold = n.Held+u.Held*l.Qty, n.Sold+u.Sold*l.Qty
@@ -222,6 +226,10 @@ func (s *shop) reserve(w http.ResponseWriter, c call, r *sale.Reservation) {
 	}
 	for i := range lines {
 		if !s.locate(&lines[i]) {
+			if s.waitlist {
+				s.wait(w, c, r, fp)
+				return
+			}
 			problem(w, 409, "insufficient-stock")
 			return
 		}
@@ -239,6 +247,38 @@ func (s *shop) reserve(w http.ResponseWriter, c call, r *sale.Reservation) {
 		ID: e.Reservation, State: sale.StateHeld, Customer: e.Customer, Lines: e.Lines,
 		HeldAtMs: s.entries[len(s.entries)-1].AtMs,
 	}, false)
+}
+
+// wait puts somebody in line; who is there already keeps the place.
+func (s *shop) wait(w http.ResponseWriter, c call, r *sale.Reservation, fp string) {
+	if r == nil {
+		e := sale.Event{
+			Type: sale.EventWaitlisted, Reservation: c.ReservationID, Customer: c.Customer,
+			Lines: sale.NormalizeLines(c.Lines), Data: fmt.Sprintf(`{"fp":%q}`, fp),
+		}
+		s.write(e)
+		s.line = append(s.line, e)
+	}
+	w.WriteHeader(http.StatusAccepted)
+	_ = json.NewEncoder(w).Encode(map[string]any{"ticket": "list-" + c.ReservationID, "state": "waiting", "poll_after_ms": 50})
+}
+
+// offer gives what is free to who waits for it.
+func (s *shop) offer() {
+	for n := 0; n < len(s.line); n++ {
+		i := n
+		if s.jumpsTheLine {
+			i = len(s.line) - 1 - n
+		}
+		e := s.line[i]
+		lines := slices.Clone(e.Lines)
+		if s.locate(&lines[0]) {
+			s.line = slices.Delete(s.line, i, i+1)
+			e.Type, e.Lines, e.Data = sale.EventOffered, lines, fmt.Sprintf(`{"deadline":%d}`, time.Now().UnixMilli()+60_000)
+			s.write(e)
+			return
+		}
+	}
 }
 
 // join gives a ticket; the first look at one still finds it waiting.
@@ -260,6 +300,16 @@ func (s *shop) ticket(w http.ResponseWriter, req *http.Request) {
 	defer s.mu.Unlock()
 	s.calls++
 	t := map[string]any{"ticket": req.PathValue("ticket"), "state": "waiting", "poll_after_ms": 50}
+	if id, listed := strings.CutPrefix(req.PathValue("ticket"), "list-"); listed {
+		switch r := s.books.Reservations[id]; {
+		case r.State == sale.StateHeld:
+			t["state"] = "offered"
+		case s.levels[sale.Place{SKU: r.Lines[0].SKU, Location: s.config.Item(r.Lines[0].SKU).Stock[0].Location}].Held == 0:
+			t["state"] = "unlikely"
+		}
+		_ = json.NewEncoder(w).Encode(t)
+		return
+	}
 	if s.looked[req.PathValue("ticket")] {
 		t["state"], t["admission"] = "admitted", "let-in"
 	}
@@ -347,6 +397,7 @@ func (s *shop) end(w http.ResponseWriter, r *sale.Reservation, t sale.EventType,
 		s.show(w, 200, r, true)
 	case r.State == sale.StateHeld:
 		s.write(sale.Event{Type: t, Reservation: r.ID, Customer: r.Customer, Lines: r.Lines})
+		s.offer()
 		s.show(w, 200, r, false)
 	default:
 		problem(w, 409, "already-"+string(r.State))

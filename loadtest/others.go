@@ -62,20 +62,7 @@ func (s *shopper) queue(ctx context.Context, id string, lines []sale.Line) {
 	join := Answer{Verb: Join}
 	var ticket reply
 	s.timed(&join, func() { ticket = s.client.join(ctx, &join, s.customer) })
-	for ticket.Ticket != "" && ticket.State == "waiting" {
-		wait := min(max(time.Duration(ticket.PollAfterMs)*time.Millisecond, 50*time.Millisecond), s.opts.MaxRetryAfter)
-		if !s.pause(ctx, wait) {
-			return
-		}
-		look := Answer{Verb: Ticket}
-		var next reply
-		s.timed(&look, func() { next = s.client.ticket(ctx, &look, ticket.Ticket) })
-		if look.Status == fasthttp.StatusOK {
-			ticket = next
-		} else if look.refused() {
-			return
-		}
-	}
+	ticket = s.inLine(ctx, ticket)
 	if ticket.State != "admitted" {
 		return
 	}
@@ -84,4 +71,48 @@ func (s *shopper) queue(ctx context.Context, id string, lines []sale.Line) {
 		s.think(ctx)
 		s.pay(ctx, id, lines)
 	}
+}
+
+// waitFor reserves, waits where it is put in line until a unit is offered, and pays.
+func (s *shopper) waitFor(ctx context.Context, id string, lines []sale.Line) {
+	a := s.reserve(ctx, id, lines)
+	if a.Ticket != "" {
+		place := reply{Ticket: a.Ticket, State: sale.StateWaiting, PollAfterMs: a.RetryAfter.Milliseconds()}
+		if s.inLine(ctx, place).State != "offered" {
+			return
+		}
+	} else if a.Status != 201 {
+		return
+	}
+	s.think(ctx)
+	s.confirm(ctx, id)
+}
+
+// hopelessLooks is how often somebody in line hears that their turn is unlikely before they go.
+const hopelessLooks = 4
+
+// inLine looks at a ticket as often as it says until it is decided or hopeless, and returns what it then says.
+func (s *shopper) inLine(ctx context.Context, ticket reply) reply {
+	for hopeless := 0; ticket.Ticket != "" && hopeless < hopelessLooks; {
+		switch ticket.State {
+		case sale.StateWaiting:
+		case "unlikely":
+			hopeless++
+		default:
+			return ticket
+		}
+		wait := min(max(time.Duration(ticket.PollAfterMs)*time.Millisecond, 50*time.Millisecond), s.opts.MaxRetryAfter)
+		if !s.pause(ctx, wait) {
+			break
+		}
+		look := Answer{Verb: Ticket}
+		var next reply
+		s.timed(&look, func() { next = s.client.ticket(ctx, &look, ticket.Ticket) })
+		if look.Status == fasthttp.StatusOK {
+			ticket = next
+		} else if look.refused() {
+			return reply{}
+		}
+	}
+	return ticket
 }

@@ -329,7 +329,7 @@ func (w *auditor) caps() Verdict {
 
 func linesOf(answers []*Answer) int64 {
 	for _, a := range answers {
-		if a.Verb == Reserve && a.Status == 201 {
+		if (a.Verb == Reserve || a.Verb == Confirm) && a.Status > 0 && a.Status < 300 && len(a.Lines) > 0 {
 			return sale.Units(a.Lines)
 		}
 	}

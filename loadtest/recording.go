@@ -55,6 +55,8 @@ type Answer struct {
 	HeldAt     string
 	ExpiresAt  string
 	RetryAfter time.Duration
+	// Ticket is that of a reserve which was put in line.
+	Ticket string
 	// Gone says why there was no answer.
 	Gone string
 }

@@ -224,6 +224,47 @@ func TestShoppersWaitInLine(t *testing.T) {
 	}
 }
 
+// Who waits on the list pays for what is offered, and an audit sees whose turn it was.
+func TestShoppersWaitOnTheList(t *testing.T) {
+	t.Parallel()
+	shopping := func(jump bool) (*shop, *Recording) {
+		s := newShop(t, lies{jumpsTheLine: jump})
+		s.waitlist = true
+		o := options(s)
+		o.Mix, o.Schedule = Mix{Waiters: 2, Releasers: 1}, Schedule{{Seconds: 0.6, From: 200, To: 200}}
+		return s, runCrowd(t, o)
+	}
+	s, rec := shopping(false)
+	listed, paid := map[string]bool{}, 0
+	for i := range rec.Answers {
+		switch a := &rec.Answers[i]; {
+		case a.Verb == Reserve && a.Ticket != "":
+			listed[a.ID] = true
+		case a.Verb == Confirm && a.Status == 200 && listed[a.ID]:
+			paid++
+		}
+	}
+	require.Positive(t, paid, "nobody of %d paid for what was offered", len(listed))
+	require.Greater(t, len(listed), paid, "the last in line go without")
+	for _, v := range audit(t, s, rec) {
+		require.True(t, v.Kept, "promise %d: %s", v.Promise, v.text())
+	}
+	r := Summarize(rec, nil)
+	got := 0
+	for _, k := range r.Kinds {
+		if k.Kind == Waiter {
+			got = k.Confirmed
+			require.Equal(t, k.Reserved, k.Confirmed)
+		}
+	}
+	require.GreaterOrEqual(t, got, paid)
+
+	s, rec = shopping(true)
+	v := audit(t, s, rec)[1]
+	require.False(t, v.Kept)
+	require.Contains(t, v.text(), "who came earlier")
+}
+
 // An interrupted crowd leaves what it has, which can be audited.
 func TestAnInterruptedCrowdIsReportedAndAudited(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,7 @@ const (
 	Bot           Kind = "bot"            // asks under one id after the other as fast as it can, whatever it is told
 	Poller        Kind = "poller"         // looks at the stock again and again before asking
 	Queuer        Kind = "in the queue"   // joins the waiting room and asks when admitted
+	Waiter        Kind = "on the list"    // takes a place on the waitlist and pays when a unit is offered
 )
 
 // Mix is how many of each kind come, as weights.
@@ -50,6 +51,7 @@ type Mix struct {
 	Bots           int `json:"bots,omitempty"`
 	Pollers        int `json:"pollers,omitempty"`
 	Queuers        int `json:"queuers,omitempty"`
+	Waiters        int `json:"waiters,omitempty"`
 }
 
 // DefaultMix is that of a drop: mostly buyers, and everything that goes wrong.
@@ -79,6 +81,7 @@ func (m Mix) weights() []weight {
 		{Bot, m.Bots},
 		{Poller, m.Pollers},
 		{Queuer, m.Queuers},
+		{Waiter, m.Waiters},
 	}
 }
 
@@ -198,6 +201,8 @@ func (s *shopper) shop(ctx context.Context) {
 		s.poll(ctx, id, lines)
 	case Queuer:
 		s.queue(ctx, id, lines)
+	case Waiter:
+		s.waitFor(ctx, id, lines)
 	default:
 		s.buy(ctx, id, lines)
 	}
@@ -346,7 +351,7 @@ func (s *shopper) confirm(ctx context.Context, id string) Answer {
 	return s.repeat(ctx, Answer{Verb: Confirm, ID: id, OrderID: order}, call{OrderID: order})
 }
 
-// repeat makes a call until its answer is final: 202, 503 and none are not.
+// repeat makes a call until its answer is final: 202, 503 and none are not, but for who means to wait.
 func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 	op := s.rec.ops.Add(1)
 	for try := 1; ; try++ {
@@ -363,7 +368,7 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 		if !s.rec.add(a) {
 			return a
 		}
-		if a.Status != 0 && a.Status != 202 && a.Status != 503 {
+		if a.Status != 0 && a.Status != 202 && a.Status != 503 || a.Ticket != "" && s.kind == Waiter {
 			return a
 		}
 		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)

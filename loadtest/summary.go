@@ -160,9 +160,14 @@ func kindCounts(r *Recording) (counts []KindCount) {
 		id, count := ids[a.ID], by[a.Kind]
 		switch {
 		case count == nil:
-		case a.Verb == Reserve && a.Status == 201 && id == nil:
-			ids[a.ID] = &got{units: sale.Units(a.Lines)}
+		case (a.Verb == Reserve && a.Status == 201 || a.Verb == Confirm && a.Status == 200) && id == nil:
+			// A hold that was offered is first told by its confirmation.
+			ids[a.ID] = &got{units: sale.Units(a.Lines), confirmed: a.Verb == Confirm}
 			count.Reserved++
+			if a.Verb == Confirm {
+				count.Confirmed++
+				count.Units += sale.Units(a.Lines)
+			}
 		case a.Verb == Confirm && a.Status == 200 && id != nil && !id.confirmed:
 			id.confirmed = true
 			count.Confirmed++
