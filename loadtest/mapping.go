@@ -23,6 +23,12 @@ type Mapping struct {
 	Confirm *MappedCall `json:"confirm,omitempty"`
 	Release *MappedCall `json:"release,omitempty"`
 	Cancel  *MappedCall `json:"cancel,omitempty"`
+	// Read shows a reservation; it is asked for what was accepted, when all is over.
+	Read *MappedCall `json:"read,omitempty"`
+	// Stock is what the peer was given to sell, in units of each SKU, and CapPerCustomer what it lets one
+	// customer have: an audit holds its answers against them. What is not given is not judged.
+	Stock          map[string]int64 `json:"stock,omitempty"`
+	CapPerCustomer int64            `json:"cap_per_customer,omitempty"`
 }
 
 // MappedCall is one call of a peer. What is no success and not sold out stays as it was answered.
@@ -32,8 +38,10 @@ type MappedCall struct {
 	Headers map[string]string `json:"headers,omitempty"`
 	Body    string            `json:"body,omitempty"`
 	// Success are the statuses that mean it was done, SoldOut those that mean nothing is left. SoldOutText
-	// must be in the body too where it is given.
+	// must be in the body too where it is given. Replay are those of Success that mean it had been done before;
+	// an answer with the header Idempotent-Replayed: true says so too.
 	Success     []int  `json:"success"`
+	Replay      []int  `json:"replay,omitempty"`
 	SoldOut     []int  `json:"sold_out,omitempty"`
 	SoldOutText string `json:"sold_out_text,omitempty"`
 }
@@ -48,15 +56,23 @@ func (m *Mapping) Validate() (wrong []sale.FieldError) {
 	add(m.Peer == "", "/peer", "is required: a name for reports")
 	for at, c := range map[string]*MappedCall{
 		"/reserve": &m.Reserve, "/confirm": m.Confirm, "/release": m.Release, "/cancel": m.Cancel,
+		"/read": m.Read,
 	} {
 		if c == nil {
 			continue
+		}
+		for _, status := range c.Replay {
+			add(!slices.Contains(c.Success, status), at+"/replay", "must be among success")
 		}
 		add(!slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, c.Method), at+"/method",
 			"must be GET, POST, PUT, PATCH or DELETE")
 		add(!strings.HasPrefix(c.Path, "/"), at+"/path", "must begin with /")
 		add(len(c.Success) == 0, at+"/success", "must name at least one status, such as [200, 201]")
 	}
+	for sku, units := range m.Stock {
+		add(units < 0, "/stock/"+sku, "must not be negative")
+	}
+	add(m.CapPerCustomer < 0, "/cap_per_customer", "must not be negative")
 	slices.SortFunc(wrong, func(a, b sale.FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
 	return wrong
 }
@@ -72,7 +88,9 @@ func newPeer(m *Mapping, o *Options) *peer {
 		client: newClient([]string{o.BaseURL}, o.Token, o.Sale.Sale, o.Connections, o.Timeout),
 		calls:  map[Verb]*MappedCall{Reserve: &m.Reserve},
 	}
-	for verb, c := range map[Verb]*MappedCall{Confirm: m.Confirm, Release: m.Release, Cancel: m.Cancel} {
+	for verb, c := range map[Verb]*MappedCall{
+		Confirm: m.Confirm, Release: m.Release, Cancel: m.Cancel, Find: m.Read,
+	} {
 		if c != nil {
 			p.calls[verb] = c
 		}
@@ -132,13 +150,19 @@ func (p *peer) judge(a *Answer, c *MappedCall, resp *fasthttp.Response, line sal
 	case !json.Valid(resp.Body()) && len(resp.Body()) > 0:
 		a.Status, a.Gone = 0, nonsense+"not JSON"
 	case a.Verb == Reserve:
+		a.Replayed = c.replayed(resp)
 		a.Status, a.State, a.Lines = fasthttp.StatusCreated, sale.StateHeld, []sale.Line{line}
 	default:
+		a.Replayed = c.replayed(resp)
 		a.Status, a.Durable = fasthttp.StatusOK, true
 		a.State = map[Verb]sale.State{
 			Confirm: sale.StateConfirmed, Release: sale.StateReleased, Cancel: sale.StateCancelled,
 		}[a.Verb]
 	}
+}
+
+func (c *MappedCall) replayed(resp *fasthttp.Response) bool {
+	return slices.Contains(c.Replay, resp.StatusCode()) || string(resp.Header.Peek("Idempotent-Replayed")) == "true"
 }
 
 func (p *peer) look(_ context.Context, a *Answer, _ string) {

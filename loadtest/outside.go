@@ -186,7 +186,7 @@ func (w *auditor) promised() map[sale.Place]int64 {
 	return units
 }
 
-func total(units map[sale.Place]int64) (n int64) {
+func total[K comparable](units map[K]int64) (n int64) {
 	for _, u := range units {
 		n += u
 	}

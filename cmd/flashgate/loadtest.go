@@ -251,7 +251,7 @@ func (d *loadtestRunCmd) crowd(
 	return rec, ctx.Err() != nil, nil
 }
 
-// loadPeer gives another system the same load, and compares.
+// loadPeer gives another system the same load, audits what it answered, and compares.
 func (d *loadtestRunCmd) loadPeer(
 	ctx context.Context, c console, scenario *loadtest.Scenario, m *loadtest.Mapping, ours *loadtest.Result,
 ) error {
@@ -262,7 +262,15 @@ func (d *loadtestRunCmd) loadPeer(
 	if err != nil {
 		return err
 	}
-	theirs := loadtest.Summarize(rec, nil)
+	auditing, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadAudit)
+	defer cancel()
+	verdicts, err := loadtest.PeerAudit{
+		BaseURL: o.BaseURL, Token: o.Token, Mapping: m, Recording: rec, Timeout: o.Timeout,
+	}.Run(auditing)
+	if err != nil {
+		fmt.Fprintln(c.err, "flashgate: the audit of "+m.Peer+" could not be made: "+err.Error())
+	}
+	theirs := loadtest.Summarize(rec, verdicts)
 	theirs.Scenario, theirs.Target, theirs.Interrupted = scenario.Scenario, m.Peer+" at "+d.PeerURL, interrupted
 	if err := d.show(c, theirs, beside(d.Report), beside(d.Save)); err != nil {
 		return err
