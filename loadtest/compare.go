@@ -73,6 +73,9 @@ func (r *Result) latencyOf(verb Verb) *Latency {
 	return nil
 }
 
+// Answered is how many calls had an answer, whatever it was.
+func (r *Result) Answered() int { return r.Calls - r.sums().Unanswered }
+
 // sums adds all seconds up.
 func (r *Result) sums() (sum Second) {
 	for _, s := range r.BySecond {

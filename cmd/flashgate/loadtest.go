@@ -52,7 +52,8 @@ moment at which a call was meant to be sent: a stall of the server is seen. At t
 against the ledger, or with --url and without --ledger against what the server then says. An interrupted run
 is reported and audited as far as it came. The scenario's sale is made for the run, under an id of its own.
 
-Exit code: 0 every promise was kept, 1 one was broken or the run was interrupted, 2 it could not be run.
+Exit code: 0 every promise was kept, 1 one was broken or the run was interrupted, 2 it could not be run or
+audited, or nobody was answered.
 
 Examples:
   flashgate loadtest spike --self
@@ -98,7 +99,7 @@ func (d loadtestRunCmd) Run(ctx context.Context, c console) error {
 		return err
 	}
 	defer s.close()
-	result, err := d.load(ctx, c, s, scenario)
+	result, unaudited, err := d.load(ctx, c, s, scenario)
 	if err != nil {
 		return undoneError{err}
 	}
@@ -111,6 +112,10 @@ func (d loadtestRunCmd) Run(ctx context.Context, c console) error {
 		}
 	}
 	switch {
+	case unaudited != nil:
+		return undoneError{fmt.Errorf("the audit could not be made: %w", unaudited)}
+	case result.Answered() == 0:
+		return undoneError{errors.New("no call was answered; the report names why")}
 	case !result.Kept:
 		fmt.Fprintln(c.err, "flashgate: a promise was broken")
 		return errSaid
@@ -183,23 +188,22 @@ func (d *loadtestRunCmd) open(ctx context.Context, c console) (*shop, error) {
 	return s, nil
 }
 
-// load makes the sale, lets the crowd in and audits it.
+// load makes the sale, lets the crowd in and audits it. unaudited says why there is no audit.
 func (d *loadtestRunCmd) load(
 	ctx context.Context, c console, s *shop, scenario *loadtest.Scenario,
-) (loadtest.Result, error) {
+) (result loadtest.Result, unaudited, err error) {
 	o := scenario.Options()
 	o.BaseURL, o.Others, o.Token = s.urls[0], s.urls[1:], s.key
 	run := strconv.FormatInt(time.Now().UnixMilli(), 36)
 	o.Sale.Sale, o.Prefix = strings.TrimRight(o.Sale.Sale[:min(len(o.Sale.Sale), 50)], "-")+"-"+run, run
 	config, err := loadtest.PutSale(ctx, o, loadReady)
 	if err != nil {
-		return loadtest.Result{}, err
+		return result, nil, err
 	}
 	o.Sale = config
 	for _, f := range scenario.Freezes {
 		if s.freeze == nil {
-			return loadtest.Result{}, fmt.Errorf("scenario %s freezes Redis, which needs a redis-server",
-				scenario.Scenario)
+			return result, nil, fmt.Errorf("scenario %s freezes Redis, which needs a redis-server", scenario.Scenario)
 		}
 		o.Faults = append(o.Faults, loadtest.Fault{
 			Name: "Redis frozen", After: seconds(f.AtSeconds), Harmless: true,
@@ -208,7 +212,7 @@ func (d *loadtestRunCmd) load(
 	}
 	rec, interrupted, err := d.crowd(ctx, c, o)
 	if err != nil {
-		return loadtest.Result{}, err
+		return result, nil, err
 	}
 	// Who interrupts wants the audit of what there was. The next signal ends the process.
 	auditing, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadAudit+2*d.Settle)
@@ -220,14 +224,13 @@ func (d *loadtestRunCmd) load(
 	if s.memory != nil {
 		audit.Memory = func(ctx context.Context) ([]loadtest.Measure, error) { return s.memory(ctx, o.Sale.Sale) }
 	}
-	verdicts, err := audit.Run(auditing)
-	if err != nil {
-		fmt.Fprintln(c.err, "flashgate: the audit could not be made: "+err.Error())
-		verdicts = []loadtest.Verdict{{Title: "audit", Tried: true, Checked: "could not be made: " + err.Error()}}
+	verdicts, unaudited := audit.Run(auditing)
+	if unaudited != nil {
+		verdicts = []loadtest.Verdict{{Title: "audit", Tried: true, Checked: "could not be made: " + unaudited.Error()}}
 	}
-	result := loadtest.Summarize(rec, verdicts)
+	result = loadtest.Summarize(rec, verdicts)
 	result.Scenario, result.Target, result.Interrupted = scenario.Scenario, strings.Join(s.urls, ", "), interrupted
-	return result, nil
+	return result, unaudited, nil
 }
 
 // crowd runs the load. Where ctx ends it the recording is there, and interrupted is set.
