@@ -118,7 +118,7 @@ func (a PeerAudit) ids(orders map[string]*order, marked bool) Verdict {
 	}
 	text := fmt.Sprintf("%d reservations, %d repeated calls of them%s", len(orders), repeats, byAnswers)
 	if repeats > 0 && !marked {
-		text += "; the mapping does not say which answer is a replay, so that only other requests under the same id are seen"
+		text += "; the mapping does not say which answer is a replay: only other requests under an id are seen"
 	}
 	return found.verdict(3, repeats > 0 && (marked || found.count[3] > 0), "%s", text)
 }

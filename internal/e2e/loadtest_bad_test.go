@@ -43,9 +43,9 @@ func badTarget(t *testing.T, reserve http.HandlerFunc) string {
 	return server.URL
 }
 
-const badScenario = `
+const badScenario = `# a small one
 scenario: bad
-sale:
+sale: # as configs/sales
   sale: bad
   opens_at: now
   closes_at: now+1h
@@ -100,7 +100,7 @@ func TestALoadOnATargetThatMisbehaves(t *testing.T) {
 	}{
 		"nonsense": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello")) }, "", "answered nonsense", 2},
 		"hangs up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "", "the target hung up", 2},
-		"sleeps": {func(http.ResponseWriter, *http.Request) { time.Sleep(time.Second) }, "", "did not answer in time", 2},
+		"sleeps":   {func(http.ResponseWriter, *http.Request) { time.Sleep(time.Second) }, "", "did not answer in time", 2},
 		"no files": {func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(250 * time.Millisecond) // so that connections are needed
 			hold(w, r)
