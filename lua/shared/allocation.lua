@@ -21,7 +21,7 @@ end
 -- none has, the fullest, so that the refusal says how much a smaller request could get.
 local function pick_location(shard, line, picked, of)
   local best, most
-  for _, location in ipairs(stock[line.sku].order) do
+  for _, location in ipairs(order_of(stock[line.sku])) do
     local free = left_at(line, location, picked, of)
     if shard.allocation == 'priority' and free >= line.qty then
       return location

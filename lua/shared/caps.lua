@@ -12,10 +12,11 @@ local function asked_lines(packed)
   end
   local sku, location, qty_text = string.match(packed, ONE_LINE)
   if sku then
-    local qty = tonumber(qty_text)
+    local qty = qty_text == '1' and 1 or tonumber(qty_text)
     lines = {
       {sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true},
       total = qty, named = true, one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
+      listed = false, item = false, level = false,
     }
     parsed[packed] = lines
   else

@@ -27,7 +27,7 @@ local function pack_lines(lines)
 end
 
 -- Items of one location, as most are, are taken apart and put together by fewer steps: what is before held
--- is kept as it was read.
+-- is kept as it was read, and many of their numbers are 0.
 local ONE_LOCATION = '^((%d+),(%d+)|([^:;]+):(%d+),(%d+),)(%d+),(%d+)$'
 
 local function parse_item(packed)
@@ -35,12 +35,13 @@ local function parse_item(packed)
     string.match(packed, ONE_LOCATION)
   if before then
     local level = {
-      on_hand = tonumber(on_hand_text), safety = tonumber(safety_text), held = tonumber(held_text),
-      sold = tonumber(sold_text),
+      on_hand = tonumber(on_hand_text), safety = safety_text == '0' and 0 or tonumber(safety_text),
+      held = held_text == '0' and 0 or tonumber(held_text),
+      sold = sold_text == '0' and 0 or tonumber(sold_text),
     }
     return {
-      cap = tonumber(only_cap), low = only_low, order = {only}, at = {[only] = level},
-      before = before, level = level, on_hand = level.on_hand, safety = level.safety,
+      cap = only_cap == '0' and 0 or tonumber(only_cap), low = only_low, only = only, at = {[only] = level},
+      before = before, level = level, on_hand = level.on_hand, safety = level.safety, changed = false,
     }
   end
   local cap, low, levels = string.match(packed, '^(%d+),(%d+)|(.*)$')
@@ -56,13 +57,19 @@ local function parse_item(packed)
   return item
 end
 
+-- Its locations in the order of the sale's list.
+local function order_of(item)
+  item.order = item.order or {item.only}
+  return item.order
+end
+
 local function pack_item(item)
   local one = item.level
   if one and one.on_hand == item.on_hand and one.safety == item.safety then
     return item.before .. whole(one.held) .. ',' .. whole(one.sold)
   end
   local parts = {}
-  for i, location in ipairs(item.order) do
+  for i, location in ipairs(order_of(item)) do
     local level = item.at[location]
     parts[i] = location .. ':' .. whole(level.on_hand) .. ',' .. whole(level.safety) .. ','
       .. whole(level.held) .. ',' .. whole(level.sold)
