@@ -75,7 +75,7 @@ end
 local unchanged = packed_level(',')
 level[field] = after
 if available(level) < 0 then
-  local first = next_deadline(DEADLINES)
+  local first = next_return(shard)
   if first and first <= shard.now then
     return reply('AGAIN')
   end

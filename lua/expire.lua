@@ -22,24 +22,6 @@ local limit, alive = tonumber(ARGV[5]), tonumber(ARGV[6])
 local waited = waiting_in(shard) > 0
 local expired, skus, seen = 0, {}, {}
 
--- Members of DEADLINES that are due, and the reservations in them.
-local PAGE_DUE = 8
-local function read_due()
-  local due, ids, listed = {}, {}, {}
-  repeat
-    local page = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', shard.now_text, 'LIMIT', #due, PAGE_DUE)
-    for _, member in ipairs(page) do
-      due[#due + 1] = member
-      for id in string.gmatch(member, '[^\n]+') do
-        if not listed[id] then -- one that was extended is in two
-          ids[#ids + 1], listed[id] = id, true
-        end
-      end
-    end
-  until #page < PAGE_DUE or #ids >= limit
-  return due, ids
-end
-
 -- Calls f with the record of each reservation.
 local function each_record(ids, f)
   for from = 1, #ids, CHUNK do
@@ -50,7 +32,7 @@ local function each_record(ids, f)
   end
 end
 
-local due, ids = read_due()
+local due, ids = read_due(shard, limit)
 if #due > 0 then
   pass_full_memory()
   each_record(ids, function(id, record)

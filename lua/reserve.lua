@@ -108,7 +108,7 @@ end
 
 local due -- the next deadline, looked up when a refusal needs it
 local function refuse(outcome, detail)
-  due = due or next_deadline(DEADLINES) or false
+  due = due or next_return(shard) or false
   if due and due <= shard.now then
     return 'AGAIN', ''
   end
@@ -251,24 +251,44 @@ local function take(n, at)
   return hold(ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
 end
 
--- Takes what most of a drop ask for, one line at a named place for a customer who has no units and no tier,
--- in a sale that has no lines. Returns nothing when take has to decide.
+-- Takes what most of a drop ask for, one line for a customer who has no units and no tier, in a sale that has
+-- no lines. Returns nothing when take has to decide.
 local ordinary = shard.room == '' and shard.waitlist == '' and not closed_outcome(shard)
   and shard.seq - shard.watermark + count <= stream_max
 local most = math.min(shard.cap_order > 0 and shard.cap_order or math.huge,
   shard.cap_customer > 0 and shard.cap_customer or math.huge)
+local by_priority = shard.allocation == 'priority'
+
+-- Notes in lines where one line is served now. Units only get fewer while a call takes some, so the first
+-- location that has enough stays the first until it has not.
+local function place_one(lines, packed)
+  local line = lines[1]
+  local item = lines.one and lines.one <= most and stock[line.sku]
+  if not item or item.cap > 0 and lines.one > item.cap then
+    return nil
+  end
+  local location = line.location
+  lines.picked = packed
+  if location == '' then
+    location = pick_for_one(shard, item, lines.one)
+    lines.picked = location and line.sku .. '/' .. location .. '=' .. whole(lines.one)
+  end
+  lines.item, lines.level = item, location and item.at[location]
+  return lines.level
+end
 
 local function take_one(n, at)
   local packed, customer = ARGV[at + 3], ARGV[at + 1]
   local lines = parsed[packed]
-  local item, level = lines.item, lines.level
-  if not level and lines.one and lines.one <= most then
-    item = stock[lines[1].sku]
-    level = item and (item.cap == 0 or lines.one <= item.cap) and item.at[lines[1].location]
-    lines.item, lines.level = item, level
+  local level, qty = lines.level, lines.one
+  if not level or not (by_priority or lines.named)
+    or level.on_hand - level.safety - level.held - level.sold < qty then
+    level = place_one(lines, packed)
+    if not level or level.on_hand - level.safety - level.held - level.sold < qty then
+      return nil
+    end
   end
-  if not level or customers[customer] ~= NONE_YET or tier_of[n] or grouped and not lines.first_allowed
-    or level.on_hand - level.safety - level.held - level.sold < lines.one then
+  if customers[customer] ~= NONE_YET or tier_of[n] or grouped and not lines.first_allowed then
     return nil
   end
   local stands = ''
@@ -278,10 +298,10 @@ local function take_one(n, at)
       return nil
     end
   end
-  level.held = level.held + lines.one
-  item.changed = true
+  level.held = level.held + qty
+  lines.item.changed = true
   customers[customer] = lines.first_units
-  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], packed, ARGV[at + 4])
+  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], lines.picked, ARGV[at + 4])
   return outcome, record, stands
 end
 

@@ -355,3 +355,50 @@ func adjusting(t *testing.T, rdb redis.UniversalClient) {
 	require.Equal(t, sale.UnknownLocation, unknown.Outcome)
 	e.Books()
 }
+
+// sharedDeadlines guards what one call holds together: each of them ends by itself, and one that is no more
+// gives nothing back when the deadline of all has come.
+func sharedDeadlines(t *testing.T, rdb redis.UniversalClient) {
+	c := DemoConfig()
+	c.Items[1].Stock[0].OnHand = 4
+	e := NewEnv(t, rdb, c)
+	hold := func(ids ...string) {
+		batch := make([]lua.ReserveRequest, len(ids))
+		for i, id := range ids {
+			batch[i] = e.Request(id, "c-"+id, "BAG/=1")
+		}
+		answers, err := e.Shard.Reserve(e.Ctx, batch)
+		require.NoError(t, err)
+		for _, a := range answers {
+			require.Equal(t, sale.Held, a.Outcome)
+		}
+	}
+	short := func(wants sale.Outcome, next int64) {
+		t.Helper()
+		a := e.Reserve("short-0001", "c-short", "BAG/=1")
+		require.Equal(t, []any{wants, next}, []any{a.Outcome, a.Head.NextDeadlineMs})
+	}
+	hold("sold-0001", "sold-0002", "extended")
+	e.SetNow(Base + 5000)
+	hold("late-0001")
+	for _, id := range []string{"sold-0001", "sold-0002"} {
+		a, err := e.Shard.Confirm(e.Ctx, id, "order-1", "test")
+		require.NoError(t, err)
+		require.Equal(t, sale.Confirmed, a.Outcome)
+	}
+	x, err := e.Shard.Extend(e.Ctx, "extended", 1, "test", "")
+	require.NoError(t, err)
+	require.Equal(t, sale.Extended, x.Outcome)
+	e.Books()
+	e.SetNow(Base + 10_000) // nothing is held by the deadline of the first three any more
+	short(sale.Insufficient, Base+15_000)
+	swept, err := e.Shard.Expire(e.Ctx, lua.MaxBatch)
+	require.NoError(t, err)
+	require.Zero(t, swept.Expired)
+	e.SetNow(Base + 15_000)
+	short(sale.Again, Base+15_000)
+	swept, err = e.Shard.Expire(e.Ctx, lua.MaxBatch)
+	require.NoError(t, err)
+	require.Equal(t, 2, swept.Expired, "late-0001, and the one that was extended, once")
+	e.Books()
+}

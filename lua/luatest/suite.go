@@ -28,6 +28,7 @@ var Suite = []struct {
 	{"the deadline decides to the millisecond", deadlineToTheMillisecond},
 	{"confirm, release and expire race", race},
 	{"every cell of the verb table", verbTable},
+	{"a deadline ends only what is held by it", sharedDeadlines},
 	{"release keeps what keep says", releaseKeep},
 	{"extensions are numbered", extensions},
 	{"cancel with and without restock", cancelStock},

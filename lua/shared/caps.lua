@@ -1,9 +1,9 @@
 -- shared/caps.lua: what is asked for, and whether the caps of the sale allow it. Joined after units.lua,
 -- in scripts that open the shard with the settings tiers and groups and begin with read_groups.
 
--- Lines as asked, parsed once for all requests of a call that ask for the same. One line at a named place,
--- as most are, also has the quantity as one, and what a customer has who gets it first.
-local ONE_LINE = '^([^/;]+)/([^=;]+)=(%d+)$'
+-- Lines as asked, parsed once for all requests of a call that ask for the same. One line, as most are, also
+-- has the quantity as one, and what a customer has who gets it first.
+local ONE_LINE = '^([^/;]+)/([^=;]*)=(%d+)$'
 local parsed = {}
 local function asked_lines(packed)
   local lines = parsed[packed]
@@ -15,8 +15,8 @@ local function asked_lines(packed)
     local qty = qty_text == '1' and 1 or tonumber(qty_text)
     lines = {
       {sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true},
-      total = qty, named = true, one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
-      listed = false, item = false, level = false,
+      total = qty, named = location ~= '', one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
+      listed = false, item = false, level = false, picked = false, -- see take_one of reserve.lua
     }
     parsed[packed] = lines
   else

@@ -154,7 +154,7 @@ local function offer_free(shard, skus, noted)
         return 'offered'
       end
       if due == nil then
-        local deadline_next = next_deadline(DEADLINES)
+        local deadline_next = next_return(shard)
         due = deadline_next and deadline_next <= shard.now or false
       end
       if due and not for_ever then

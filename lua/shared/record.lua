@@ -40,6 +40,50 @@ local function read_record(shard, id)
   return remembered(shard, redis.call('HGET', RECORDS, id))
 end
 
+-- Members of DEADLINES that are due, oldest first, and the reservations in them: limit of these, but for the
+-- rest of the last member.
+local PAGE_DUE = 8
+local function read_due(shard, limit)
+  local due, ids, listed = {}, {}, {}
+  repeat
+    local page = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', shard.now_text, 'LIMIT', #due, PAGE_DUE)
+    for _, member in ipairs(page) do
+      due[#due + 1] = member
+      for id in string.gmatch(member, '[^\n]+') do
+        if not listed[id] then -- one that was extended is in two
+          ids[#ids + 1], listed[id] = id, true
+        end
+      end
+    end
+  until #page < PAGE_DUE or #ids >= limit
+  return due, ids
+end
+
+-- The earliest deadline that gives units back, in ms, or nil. Due ones of which nothing is held any more are
+-- passed by, unless there are more of them than are looked at: then expire.lua has to clear them away.
+local MOST_DUE = 256
+local function next_return(shard)
+  local first = next_deadline(DEADLINES)
+  if not first or first > shard.now then
+    return first
+  end
+  local _, ids = read_due(shard, MOST_DUE)
+  local held = #ids >= MOST_DUE
+  for from = 1, held and 0 or #ids, CHUNK do
+    local packed = redis.call('HMGET', RECORDS, unpack(ids, from, math.min(from + CHUNK - 1, #ids)))
+    for i = 1, #packed do
+      local record = parse_record(packed[i])
+      held = held or record and record.state == 'held' and tonumber(record.deadline) <= shard.now
+    end
+  end
+  if held then
+    return first
+  end
+  local later = redis.call('ZRANGEBYSCORE', DEADLINES, '(' .. shard.now_text, '+inf', 'WITHSCORES',
+    'LIMIT', 0, 1)
+  return later[2] and tonumber(later[2])
+end
+
 -- Whose a reservation is: '' owns all. Another customer is not told that there is one.
 local function owned_by(record, owner)
   return owner == '' or record.customer == owner
