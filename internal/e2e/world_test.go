@@ -157,6 +157,8 @@ func (w *world) crowd(meanwhile func(), faults ...loadtest.Fault) *loadtest.Reco
 	c, err := loadtest.NewCrowd(loadtest.Options{
 		BaseURL: "http://" + w.addr, Token: w.key, Sale: w.sale, Shoppers: 1500, Duration: 3 * time.Second,
 		Patience: 40 * time.Second, Seed: 7, Faults: faults,
+		// One for each: who waits for a confirmation keeps nobody else from asking.
+		Connections: 1500,
 	})
 	require.NoError(w.t, err)
 	var wg sync.WaitGroup
