@@ -22,22 +22,12 @@ local limit, alive = tonumber(ARGV[5]), tonumber(ARGV[6])
 local waited = waiting_in(shard) > 0
 local expired, skus, seen = 0, {}, {}
 
--- Calls f with the record of each reservation.
-local function each_record(ids, f)
-  for from = 1, #ids, CHUNK do
-    local packed = redis.call('HMGET', RECORDS, unpack(ids, from, math.min(from + CHUNK - 1, #ids)))
-    for i = 1, #packed do
-      f(ids[from + i - 1], parse_record(packed[i]))
-    end
-  end
-end
-
 local due, ids = read_due(shard, limit)
 if #due > 0 then
   pass_full_memory()
-  each_record(ids, function(id, record)
-    -- Others in the member may have been given back, sold or extended since.
-    if record and record.state == 'held' and shard.now >= tonumber(record.deadline) then
+  for i, packed in ipairs(read_in_chunks('HMGET', RECORDS, ids)) do
+    local id, record = ids[i], parse_record(packed)
+    if is_due(shard, record) then
       append_event(shard, 'expired', id, record.customer, record.lines, '', '', '')
       record.state, record.resolved_at = 'expired', shard.now_text
       local lines = parse_lines(record.lines)
@@ -48,7 +38,7 @@ if #due > 0 then
         add_skus(skus, seen, lines)
       end
     end
-  end)
+  end
   call_in_chunks('ZREM', DEADLINES, due)
 end
 
@@ -67,12 +57,12 @@ local function drop_finished()
       over[#over + 1] = string.match(entry, '^%d+ (.*)$')
     end
   end
-  each_record(over, function(id, record)
+  for i, packed in ipairs(read_in_chunks('HMGET', RECORDS, over)) do
     -- An id may have been used again once its record was over.
-    if record and not remembered(shard, record.packed) then
-      gone[#gone + 1] = id
+    if packed and not remembered(shard, packed) then
+      gone[#gone + 1] = over[i]
     end
-  end)
+  end
   call_in_chunks('HDEL', RECORDS, gone)
   redis.call('LTRIM', FINISHED, #over, -1)
   return #over == limit

@@ -270,10 +270,10 @@ local function place_one(lines, packed)
   local location = line.location
   lines.picked = packed
   if location == '' then
-    location = pick_for_one(shard, item, lines.one)
-    lines.picked = location and line.sku .. '/' .. location .. '=' .. whole(lines.one)
+    location = pick_location(shard, line, {}, available)
+    lines.picked = line.sku .. '/' .. location .. '=' .. whole(lines.one)
   end
-  lines.item, lines.level = item, location and item.at[location]
+  lines.item, lines.level = item, item.at[location]
   return lines.level
 end
 

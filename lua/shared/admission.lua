@@ -24,12 +24,8 @@ local function read_admissions()
   if not admissions then
     return
   end
-  for from = 1, #admitted_customers, CHUNK do
-    local to = math.min(from + CHUNK - 1, #admitted_customers)
-    local texts = redis.call('HMGET', ROOM .. 'in', unpack(admitted_customers, from, to))
-    for i = 1, #texts do
-      inside[admitted_customers[from + i - 1]] = texts[i]
-    end
+  for i, text in ipairs(read_in_chunks('HMGET', ROOM .. 'in', admitted_customers)) do
+    inside[admitted_customers[i]] = text
   end
 end
 

@@ -33,21 +33,6 @@ local function pick_location(shard, line, picked, of)
   return best
 end
 
--- The location that pick_location would pick for a request of one line; nil when none has enough.
-local function pick_for_one(shard, item, qty)
-  local best, most
-  for _, location in ipairs(order_of(item)) do
-    local free = available(item.at[location])
-    if free >= qty and (not best or free > most) then
-      best, most = location, free
-      if shard.allocation == 'priority' then
-        return best
-      end
-    end
-  end
-  return best
-end
-
 -- A line that named no location, with the one that was picked; where another line named that one,
 -- the two become one, so that a reservation has one line for a place.
 local function add_picked(picked, line, location)

@@ -79,25 +79,12 @@ local function find_generations(shard)
   return at
 end
 
--- What one generation has of some fields, in their order.
-local function read_generation(generation, names)
-  local texts = redis.call('HMGET', LIMITS .. generation, unpack(names, 1, math.min(CHUNK, #names)))
-  for from = CHUNK + 1, #names, CHUNK do
-    local more = redis.call('HMGET', LIMITS .. generation,
-      unpack(names, from, math.min(from + CHUNK - 1, #names)))
-    for i = 1, #more do
-      texts[from + i - 1] = more[i]
-    end
-  end
-  return texts
-end
-
 -- Reads the arrivals of all slots, one command a generation.
 local function read_arrivals(at)
   if at.current == '0' or not slot_names[1] then
     return
   end
-  arrivals = read_generation(at.current, slot_names)
+  arrivals = read_in_chunks('HMGET', LIMITS .. at.current, slot_names)
   if not at.reads_before then
     return
   end
@@ -108,7 +95,7 @@ local function read_arrivals(at)
       names[#absent] = slot_names[slot]
     end
   end
-  local texts = absent[1] and read_generation(at.before, names) or {}
+  local texts = read_in_chunks('HMGET', LIMITS .. at.before, names)
   for i = 1, #texts do
     arrivals[absent[i]] = texts[i]
   end

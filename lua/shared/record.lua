@@ -26,11 +26,15 @@ local function parse_record(packed)
   }
 end
 
+-- Nothing becomes of it any more.
+local function is_finished(record)
+  return record.state ~= 'held' and record.state ~= 'confirmed' and record.state ~= 'waiting'
+end
+
 -- The record, unless it is one of a finished reservation whose time is over.
 local function remembered(shard, packed)
   local record = parse_record(packed)
-  if record and record.state ~= 'held' and record.state ~= 'confirmed' and record.state ~= 'waiting'
-    and shard.now >= tonumber(record.resolved_at) + RECORD_TTL then
+  if record and is_finished(record) and shard.now >= tonumber(record.resolved_at) + RECORD_TTL then
     return nil
   end
   return record
@@ -38,6 +42,11 @@ end
 
 local function read_record(shard, id)
   return remembered(shard, redis.call('HGET', RECORDS, id))
+end
+
+-- It is held no longer than until now; others in its member may have been given back, sold or extended.
+local function is_due(shard, record)
+  return record and record.state == 'held' and shard.now >= tonumber(record.deadline)
 end
 
 -- Members of DEADLINES that are due, oldest first, and the reservations in them: limit of these, but for the
@@ -69,12 +78,8 @@ local function next_return(shard)
   end
   local _, ids = read_due(shard, MOST_DUE)
   local held = #ids >= MOST_DUE
-  for from = 1, held and 0 or #ids, CHUNK do
-    local packed = redis.call('HMGET', RECORDS, unpack(ids, from, math.min(from + CHUNK - 1, #ids)))
-    for i = 1, #packed do
-      local record = parse_record(packed[i])
-      held = held or record and record.state == 'held' and tonumber(record.deadline) <= shard.now
-    end
+  for _, packed in ipairs(held and {} or read_in_chunks('HMGET', RECORDS, ids)) do
+    held = held or is_due(shard, parse_record(packed))
   end
   if held then
     return first
@@ -118,7 +123,7 @@ local function save_record(shard, id, record)
   record.seq, record.mark = shard.seq_text, shard.mark
   record.packed = pack_record(record)
   redis.call('HSET', RECORDS, id, record.packed)
-  if record.state ~= 'held' and record.state ~= 'confirmed' and record.state ~= 'waiting' then
+  if is_finished(record) then
     redis.call('RPUSH', FINISHED, record.resolved_at .. ' ' .. id)
   end
 end

@@ -46,18 +46,6 @@ local function number_of(order)
   return order > LATE and order - LATE or 0
 end
 
--- Calls a command that reads many members of one key, and returns all answers.
-local function read_in_chunks(command, key, names)
-  local all = {}
-  for from = 1, #names, CHUNK do
-    local part = redis.call(command, key, unpack(names, from, math.min(from + CHUNK - 1, #names)))
-    for i = 1, #part do
-      all[from + i - 1] = part[i]
-    end
-  end
-  return all
-end
-
 -- What happened to somebody: a letter, ms and number; nil for nothing.
 local function parse_in(text)
   if not text then

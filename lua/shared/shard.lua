@@ -61,6 +61,22 @@ local function call_in_chunks(command, key, list)
   end
 end
 
+-- Calls a command that reads members of one key, part by part, and returns all answers in their order.
+local function read_in_chunks(command, key, names)
+  local count = #names
+  if count == 0 then
+    return {}
+  end
+  local all = redis.call(command, key, unpack(names, 1, math.min(CHUNK, count)))
+  for from = CHUNK + 1, count, CHUNK do
+    local part = redis.call(command, key, unpack(names, from, math.min(from + CHUNK - 1, count)))
+    for i = 1, #part do
+      all[from + i - 1] = part[i]
+    end
+  end
+  return all
+end
+
 -- Returns the open shard, or nil and the reply that says why there is none. Its time never runs
 -- backwards: a clock that stepped back stands still until it has caught up. The settings that a
 -- script names are in it under their names, '' where the sale has none.

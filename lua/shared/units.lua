@@ -148,17 +148,11 @@ end
 
 -- Reads many items, and the counts of many customers, ahead of item_of and counts_of.
 local function read_ahead(skus, names)
-  for from = 1, #skus, CHUNK do
-    local to = math.min(from + CHUNK - 1, #skus)
-    for i, packed in ipairs(redis.call('HMGET', STOCK, unpack(skus, from, to))) do
-      stock[skus[from + i - 1]] = packed and parse_item(packed) or false
-    end
+  for i, packed in ipairs(read_in_chunks('HMGET', STOCK, skus)) do
+    stock[skus[i]] = packed and parse_item(packed) or false
   end
-  for from = 1, #names, CHUNK do
-    local to = math.min(from + CHUNK - 1, #names)
-    for i, packed in ipairs(redis.call('HMGET', CUSTOMERS, unpack(names, from, to))) do
-      customers[names[from + i - 1]] = parse_counts(packed)
-    end
+  for i, packed in ipairs(read_in_chunks('HMGET', CUSTOMERS, names)) do
+    customers[names[i]] = parse_counts(packed)
   end
 end
 

@@ -31,11 +31,8 @@ local function queue_of(sku)
 end
 
 local function read_queues(skus)
-  for from = 1, #skus, CHUNK do
-    local to = math.min(from + CHUNK - 1, #skus)
-    for i, packed in ipairs(redis.call('HMGET', WAITLIST, unpack(skus, from, to))) do
-      queues[skus[from + i - 1]] = parse_queue(packed)
-    end
+  for i, packed in ipairs(read_in_chunks('HMGET', WAITLIST, skus)) do
+    queues[skus[i]] = parse_queue(packed)
   end
 end
 
