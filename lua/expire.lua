@@ -95,7 +95,7 @@ if waited then
     end
     if #skus > 0 then
       pass_full_memory()
-      more = offer_free(shard, skus, noted) or #noted == MOST_NOTED
+      more = offer_free(shard, skus) or #noted == MOST_NOTED
     end
   end
   save_queues(shard)

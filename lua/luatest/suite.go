@@ -62,6 +62,7 @@ var Suite = []struct {
 	{"nobody waits where there is no waitlist", waitlistOnDemand},
 	{"what comes back is offered to the first who waits", offered},
 	{"an offer that lapses goes to the next", lapsedOffers},
+	{"a line that was served is not noted any more", servedLines},
 	{"nobody overtakes, and few are passed over", nobodyOvertakes},
 	{"caps hold at the offer", capsAtTheOffer},
 	{"who can not be served any more leaves the line", hopelessLeave},

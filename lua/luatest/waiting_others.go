@@ -272,3 +272,21 @@ func waitlistDrop(t *testing.T, rdb redis.UniversalClient) {
 }
 
 func person(n int) string { return fmt.Sprintf("person-%04d", n) }
+
+// servedLines guards the order in which lines are served: a sweep that serves one again, for a note that was
+// settled long ago, may give units to who is behind others in the line that it should have served first.
+func servedLines(t *testing.T, rdb redis.UniversalClient) {
+	e := NewEnv(t, rdb, lineConfig())
+	noted := func() []string {
+		skus, err := rdb.ZRange(e.Ctx, e.key("offers"), 0, -1).Result()
+		require.NoError(t, err)
+		return skus
+	}
+	first := e.MustHold("c-1", "TWO/main=1")
+	e.MustWait("wants-two", "c-2", "TWO/main=2", 0)
+	require.Equal(t, []string{"TWO"}, noted(), "one is free: the next sweep looks whether it is enough for somebody")
+	e.release(first, sale.Released)
+	e.MustBe("wants-two", "held")
+	require.Empty(t, noted())
+	e.Books()
+}

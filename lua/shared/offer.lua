@@ -69,9 +69,9 @@ local function line_is_over(shard)
 end
 
 -- Serves the lines of some SKUs, a list, as far as units are free. After the first write of the script,
--- and after everything that gives units back; before save_units and save_head. noted are those of skus
--- that OFFERS names. Returns true when there is more to do at once.
-local function offer_free(shard, skus, noted)
+-- and after everything that gives units back; before save_units and save_head. OFFERS names those of them
+-- afterwards that have to be served again. Returns true when there is more to do at once.
+local function offer_free(shard, skus)
   if waiting_in(shard) == 0 or shard.waitlist == '' or closed_outcome(shard) then
     return false
   end
@@ -211,18 +211,16 @@ local function offer_free(shard, skus, noted)
       later[sku] = false
     end
   end
-  local more = false
+  local more, served = false, {}
   for sku, again in pairs(later) do
     if again then
       redis.call('ZADD', OFFERS, shard.now_text, sku)
       more = true
+    else
+      served[#served + 1] = sku
     end
   end
-  for _, sku in ipairs(noted or {}) do
-    if not later[sku] then
-      redis.call('ZREM', OFFERS, sku)
-    end
-  end
+  call_in_chunks('ZREM', OFFERS, served)
   return more
 end
 
