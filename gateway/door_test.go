@@ -272,7 +272,7 @@ func TestConfirmWaitsForTheLedger(t *testing.T) {
 	r := newRig(t, mini(t), func(d *Deps) { d.Options.ConfirmWait = 100e6 })
 	r.putSale("wait", nil)
 	r.reserve("wait", "wait-0001")
-	r.drain.Store(false)
+	r.drain(false)
 	confirm := `{"sale":"wait","reservation_id":"wait-0001","order_id":"o"}`
 	for range 2 {
 		doc := r.post("/v1/confirm", confirm).want(t, http.StatusAccepted)
@@ -284,7 +284,7 @@ func TestConfirmWaitsForTheLedger(t *testing.T) {
 	require.Equal(t, false, r.get("/v1/reservations/wait-0001?sale=wait").want(t, http.StatusOK)["durable"])
 	adjust := `{"adjustment_id":"a","sale":"wait","sku":"SOCK","location":"main","delta":1,"reason":"x"}`
 	r.post("/v1/adjust", adjust).want(t, http.StatusAccepted)
-	r.drain.Store(true)
+	r.drain(true)
 	require.Eventually(t, func() bool { return r.post("/v1/confirm", confirm).StatusCode == http.StatusOK }, 5e9, 10e6)
 	r.post("/v1/adjust", adjust).want(t, http.StatusOK)
 	require.Equal(t, true, r.get("/v1/reservations/wait-0001?sale=wait").want(t, http.StatusOK)["durable"])

@@ -280,7 +280,7 @@ func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 	r := newRig(t, mini(t), func(d *Deps) { d.Options.ConfirmWait = 600 * time.Millisecond })
 	r.putSale("roles", nil)
 	r.reserve("roles", "res-00001")
-	r.drain.Store(false)
+	r.drain(false)
 	stream := openStream(t, r, "roles", "")
 	got := make(chan reply, 1)
 	go func() {

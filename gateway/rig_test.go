@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,9 +31,10 @@ type rig struct {
 	url    string
 	logs   *logs
 	spec   *spec
-	// drain off leaves events in Redis, so that nothing becomes durable.
-	drain atomic.Bool
-	stop  func()
+	// Draining off leaves events in Redis, so that nothing becomes durable.
+	drainMu  sync.Mutex
+	draining bool
+	stop     func()
 }
 
 // logs keeps what a gateway says at error level or above.
@@ -70,8 +70,7 @@ const devKey = "dev-key"
 
 func newRig(t *testing.T, store *lua.Store, change func(*Deps)) *rig {
 	t.Helper()
-	r := &rig{T: t, store: store, ledger: testLedger(t), logs: &logs{}}
-	r.drain.Store(true)
+	r := &rig{T: t, store: store, ledger: testLedger(t), logs: &logs{}, draining: true}
 	d := Deps{
 		Store: r.store, Ledger: r.ledger,
 		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelError})),
@@ -118,12 +117,29 @@ func (r *rig) keepBooks(ctx context.Context) {
 		for i := range pending {
 			r.apply(ctx, &pending[i])
 		}
-		if shards, err2 := r.ledger.Shards(ctx); err == nil && err2 == nil && r.drain.Load() {
-			for _, s := range shards {
-				r.drainShard(ctx, s)
-			}
+		if shards, err2 := r.ledger.Shards(ctx); err == nil && err2 == nil {
+			r.drainAll(ctx, shards)
 		}
 		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// drain turns draining on or off. A round that has begun ends before drain returns: what happens
+// after drain(false) stays in Redis.
+func (r *rig) drain(on bool) {
+	r.drainMu.Lock()
+	defer r.drainMu.Unlock()
+	r.draining = on
+}
+
+func (r *rig) drainAll(ctx context.Context, shards []ledger.Shard) {
+	r.drainMu.Lock()
+	defer r.drainMu.Unlock()
+	if !r.draining {
+		return
+	}
+	for _, s := range shards {
+		r.drainShard(ctx, s)
 	}
 }
 

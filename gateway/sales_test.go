@@ -74,7 +74,7 @@ func TestPutSale(t *testing.T) {
 	})
 	t.Run("nobody applies it", func(t *testing.T) {
 		r.g.opts.ConfirmWait = 50 * time.Millisecond
-		r.drain.Store(false)
+		r.drain(false)
 		res := put("slow", saleJSON("slow", nil))
 		require.Equal(t, map[string]any{"state": "applying"}, res.want(t, http.StatusAccepted))
 		require.Equal(t, `"1"`, res.Header.Get("ETag"))

@@ -44,7 +44,7 @@ func twoGateways(t *testing.T, addr string, remember time.Duration) (a, b *rig) 
 	}
 	a = newRig(t, connect(t, addr), o)
 	b = newRig(t, connect(t, addr), func(d *Deps) { o(d); d.Ledger = a.ledger })
-	b.drain.Store(false)
+	b.drain(false)
 	return a, b
 }
 
@@ -150,7 +150,7 @@ func TestAReturnedUnitIsSoldAgain(t *testing.T) {
 	t.Run("announcement lost", func(t *testing.T) {
 		a, b := twoGateways(t, redistest.Mini(t).Addr(), 250*time.Millisecond)
 		a.putSale("storm", oneSock)
-		a.drain.Store(false)
+		a.drain(false)
 		a.sock("storm", "unit-0001", "ada", "").want(t, http.StatusCreated)
 		b.sock("storm", "late-at-b", "late", "").problem(t, codeInsufficientStock)
 		release(a, "unit-0001")
