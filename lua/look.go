@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"flashgate/sale"
 )
@@ -24,11 +23,11 @@ type Look struct {
 	Building  string // token:slice of a rebuild under way
 	Watermark int64
 	Version   int64
-	// Events are the entries of the asked epoch with seq > after, in order, not parsed.
+	// Events are those of the asked epoch with seq > after, in order.
 	Events []RawEvent
 }
 
-// RawEvent is an entry of the outbox.
+// RawEvent is an event of the outbox, not parsed; Packed is empty where no script wrote it.
 type RawEvent struct {
 	Epoch, Seq int64
 	Packed     string
@@ -70,26 +69,12 @@ func (s *Shard) Look(ctx context.Context, epoch, after int64, limit int) (Look, 
 			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}
 	}
-	for i := lookFields; i+1 < len(f); i += 2 {
-		raw, err := rawEvent(f[i], f[i+1])
-		if err != nil {
+	events := newExpansion(epoch, after, limit)
+	for i := lookFields; i+2 < len(f); i += 3 {
+		if err := events.add(f[i], f[i+1], f[i+2]); err != nil {
 			return l, fmt.Errorf("look: %w: %w", ErrScript, err)
 		}
-		l.Events = append(l.Events, raw)
 	}
+	l.Events = events.list
 	return l, nil
-}
-
-// rawEvent reads the id of an entry; one that no script wrote has an empty Packed, which does
-// not parse.
-func rawEvent(id, packed string) (RawEvent, error) {
-	epoch, seq, ok := strings.Cut(id, "-")
-	r := RawEvent{Packed: packed}
-	var err1, err2 error
-	r.Epoch, err1 = strconv.ParseInt(epoch, 10, 64)
-	r.Seq, err2 = strconv.ParseInt(seq, 10, 64)
-	if !ok || err1 != nil || err2 != nil {
-		return r, fmt.Errorf("entry id %q", id)
-	}
-	return r, nil
 }

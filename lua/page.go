@@ -11,30 +11,42 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Events reads up to limit events of an epoch after a seq, in order, and nothing of the shard: a plain read,
-// which costs Redis a third of a look. It is for who knows what comes before them. Any error means
+// Events reads up to limit events of an epoch after a seq, in order, and nothing of the shard: plain reads,
+// which cost Redis a third of a look. It is for who knows what comes before them. Any error means
 // that a look should say more.
 func (s *Shard) Events(ctx context.Context, epoch, after int64, limit int) ([]RawEvent, error) {
 	key := newEra(s.Sale, s.Number, epoch).keys[eventsKey]
-	cmd := redis.NewRawCmd(ctx, "xrange", key, fmt.Sprintf("%d-%d", epoch, after+1), "+", "count", limit)
-	if err := s.store.rdb.Process(ctx, cmd); err != nil {
-		return nil, fmt.Errorf("events: %w", err)
+	events := newExpansion(epoch, after, limit)
+	// How many events the entries have is not known before they are read.
+	count := max(limit/likelyWidth, 1)
+	for {
+		first := fmt.Sprintf("%d-%d", events.epoch, events.after+1)
+		cmd := redis.NewRawCmd(ctx, "xrange", key, first, "+", "count", count)
+		if err := s.store.rdb.Process(ctx, cmd); err != nil {
+			return nil, fmt.Errorf("events: %w", err)
+		}
+		read, err := parseEntries(cmd.Val(), events)
+		if err != nil {
+			return nil, fmt.Errorf("events: %w", err)
+		}
+		if read < count || events.full() {
+			return events.list, nil
+		}
+		count = events.entriesToGo()
 	}
-	events, err := parseEntries(cmd.Val(), limit)
-	if err != nil {
-		return nil, fmt.Errorf("events: %w", err)
-	}
-	return events, nil
 }
 
+// likelyWidth is about how many events the entries of a drop have.
+const likelyWidth = 32
+
 // parseEntries reads the reply of XRANGE as the server sent it: the client's own way makes a map of each entry.
-func parseEntries(raw []byte, limit int) ([]RawEvent, error) {
+// It returns how many entries there were.
+func parseEntries(raw []byte, events *expansion) (int, error) {
 	if bytes.HasPrefix(raw, []byte("-")) {
-		return nil, errors.New(strings.TrimSpace(string(raw[1:])))
+		return 0, errors.New(strings.TrimSpace(string(raw[1:])))
 	}
 	r := reply{rest: string(raw)}
 	n := r.size('*')
-	events := make([]RawEvent, 0, min(max(n, 0), limit))
 	for range n {
 		fields := r.size('*')
 		id := r.text()
@@ -49,21 +61,16 @@ func parseEntries(raw []byte, limit int) ([]RawEvent, error) {
 			}
 		}
 		if r.wrong || fields != 2 {
-			return nil, fmt.Errorf("unexpected reply: %.60q", raw)
+			return 0, fmt.Errorf("unexpected reply: %.60q", raw)
 		}
-		if name != "e" {
-			packed = "" // As look.lua says it.
+		if err := events.add(id, name, packed); err != nil {
+			return 0, err
 		}
-		e, err := rawEvent(id, packed)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, e)
 	}
 	if r.wrong || r.rest != "" {
-		return nil, fmt.Errorf("unexpected reply: %.60q", raw)
+		return 0, fmt.Errorf("unexpected reply: %.60q", raw)
 	}
-	return events, nil
+	return n, nil
 }
 
 // reply is what of a reply is not read yet.

@@ -86,27 +86,33 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	if len(batch) == 0 || len(batch) > MaxBatch {
 		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
 	}
-	args := make([]any, 0, 1+8*len(batch))
-	args = append(args, s.store.opts.StreamMaxEvents)
-	packed := make([]string, len(batch))
+	values := requestValues
+	if slices.ContainsFunc(batch, func(r ReserveRequest) bool { return r.Admission != "" }) {
+		values++
+	}
+	args := make([]any, 0, 2+values*len(batch))
+	args = append(args, s.store.opts.StreamMaxEvents, values)
+	asks := make([]string, len(batch))
 	for i := range batch {
 		r := &batch[i]
-		if i > 0 && slices.Equal(r.Lines, batch[i-1].Lines) {
-			packed[i] = packed[i-1] // In a drop most ask for the same.
+		if i > 0 && r.asksAs(&batch[i-1]) {
+			asks[i] = asks[i-1] // In a drop most ask for the same.
 		} else {
-			packed[i] = sale.PackLines(r.Lines)
+			asks[i] = sale.PackLines(r.Lines) + "\n" + r.Actor + "\n" + r.Tier
 		}
-		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &packed[i], &r.Actor, &r.IP, &r.Device,
-			r.tierAndAdmission())
+		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &asks[i], &r.IP, &r.Device)
+		if values > requestValues {
+			args = append(args, &r.Admission)
+		}
 	}
 	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
 }
 
-func (r *ReserveRequest) tierAndAdmission() string {
-	if r.Admission == "" {
-		return r.Tier
-	}
-	return r.Tier + "\n" + r.Admission
+// requestValues is how many values a request has in the call of reserve.lua without an admission.
+const requestValues = 6
+
+func (r *ReserveRequest) asksAs(other *ReserveRequest) bool {
+	return r.Actor == other.Actor && r.Tier == other.Tier && slices.Equal(r.Lines, other.Lines)
 }
 
 // read fills an answer from the detail of its outcome.

@@ -12,15 +12,16 @@
 --       EVENTS (write), RECORDS (read, write), LIMITS (read, write), ROOM (read, write),
 --       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
---       then 8 values a request:
+--       6 values      of a request: 6, or 7 when there is an admission in the batch
+--       then of each request:
 --         id           reservation id
 --         customer     whose caps count
 --         fingerprint  of the request as asked
---         lines        packed, normalized; an empty location lets the sale's allocation pick
---         actor        who asks, for the ledger
+--         ask          joined by newlines, the same for most of a drop: lines, packed and normalized, where
+--                      an empty location lets the sale's allocation pick; actor, who asks; tier
 --         ip           it comes from; '' for none, likewise
 --         device
---         tier         then, after a newline, an admission (admission.lua) if there is one
+--         admission    (admission.lua) '' for none
 -- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
 --   where it stands in the limits as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
@@ -41,12 +42,24 @@ if not shard then
   return closed
 end
 
-local FIRST, STRIDE = 6, 8
+local FIRST, STRIDE = 7, tonumber(ARGV[6])
 local stream_max = tonumber(ARGV[5])
+
+-- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
+-- also know their packed form, the actor and the tier.
+local function asked(text)
+  local lines = parsed[text]
+  if not lines then
+    local packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
+    lines = asked_lines(packed, text)
+    lines.packed, lines.actor, lines.tier = packed, actor, tier
+  end
+  return lines
+end
 
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
 -- that are not replays.
-local rules = parse_rules(shard.limits, '', {customer = 1, ip = 5, device = 6})
+local rules = parse_rules(shard.limits, '', {customer = 1, ip = 4, device = 5})
 local fields, first_field, tier_of = {}, {}, {}
 local ids, count = {}, 0
 for i = FIRST, #ARGV, STRIDE do
@@ -55,7 +68,7 @@ for i = FIRST, #ARGV, STRIDE do
 end
 local records = redis.call('HMGET', RECORDS, unpack(ids))
 local skus, names = {}, {}
-local limited, asks_more = rules[1], shard.tiers ~= '' or shard.room ~= ''
+local limited, tiered, roomed = rules[1], shard.tiers ~= '', shard.room ~= ''
 local name_count, field_count = 0, 0
 for n = 1, count do
   if records[n] and not remembered(shard, records[n]) then
@@ -63,7 +76,7 @@ for n = 1, count do
   end
   if not records[n] then
     local at = FIRST + (n - 1) * STRIDE
-    local lines = parsed[ARGV[at + 3]] or asked_lines(ARGV[at + 3])
+    local lines = parsed[ARGV[at + 3]] or asked(ARGV[at + 3])
     for i = 1, lines.listed and 0 or #lines do
       local sku = lines[i].sku
       if stock[sku] == nil then
@@ -82,12 +95,11 @@ for n = 1, count do
       first_field[n] = field_count
       field_count = add_fields(rules, fields, field_count, at)
     end
-    if asks_more then
-      local tier = ARGV[at + 7]
-      if shard.room ~= '' then
-        tier = asks_admission(n, customer, tier)
-      end
-      tier_of[n] = tier ~= '' and caps_of(shard, tier)
+    if tiered then
+      tier_of[n] = lines.tier ~= '' and caps_of(shard, lines.tier)
+    end
+    if roomed and STRIDE > 6 and ARGV[at + 6] ~= '' then
+      note_admission(n, customer, ARGV[at + 6])
     end
   end
 end
@@ -97,7 +109,7 @@ local grouped = groups[1] ~= nil
 if waiting_in(shard) > 0 and shard.waitlist ~= '' then
   read_queues(skus)
 end
-if shard.room ~= '' then
+if roomed then
   read_admissions()
 end
 local generations
@@ -144,24 +156,56 @@ local function judge_known(id, packed, customer, fingerprint)
   return outcome or 'REPLAY', packed
 end
 
--- What is written when all are judged: entries of EVENTS, records, who is held. fresh are the records
--- by reservation, for those further down in this batch.
-local entries, set, held, fresh = {}, {}, {}, {}
-local written, held_count = 0, 0 -- values in entries, as many in set; ids in held
+-- What is written when all are judged: entries of EVENTS as id, field and text in turn, the values of one
+-- that is not whole yet, records, who is held. fresh are the records by reservation, for those further down
+-- in this batch.
+local entries, row, set, held, fresh = {}, {}, {}, {}, {}
+local entry_count, row_size, set_size, held_count = 0, 0, 0, 0
+local ROW_HEAD = 5 -- values before those of the reservations in a row
 local deadline = whole(shard.now + shard.hold)
+-- As pack_record would write them.
+local record_tail = '\n' .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n'
+local record_mark = '\n' .. MARK_BASE
+
+local function add_entry(field, text)
+  local i = entry_count
+  entries[i + 1] = shard.epoch .. '-' .. shard.seq_text
+  entries[i + 2] = field
+  entries[i + 3] = text
+  entry_count = i + 3
+end
+
+-- Makes one entry of those that were held in a row.
+local function end_row()
+  if row_size > 0 then
+    row[1] = whole((row_size - ROW_HEAD) / 5)
+    shard.mark = MARK_BASE .. shard.seq_text
+    add_entry('h', table.concat(row, '\n', 1, row_size))
+    row_size = 0
+  end
+end
 
 local function hold(id, customer, fingerprint, lines, actor)
-  local i, entry, before = written, next_event(shard)
-  local mark, now = shard.mark, shard.now_text
-  written = i + 2
-  entries[i + 1] = entry
-  -- As append_event and pack_record would write them.
-  entries[i + 2] = mark .. '\n' .. before .. '\n' .. now .. '\nheld\n' .. id .. '\n' .. customer .. '\n'
-    .. lines .. '\n' .. actor .. '\n\n{"fp":"' .. fingerprint .. '","deadline":' .. deadline .. '}'
-  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. '\n' .. now .. '\n'
-    .. deadline .. '\n0\n0\n\n' .. shard.seq_text .. '\n' .. mark
+  if row_size == 0 then
+    row[2], row[3], row[4], row[5] = MARK_BASE, shard.mark, shard.now_text, deadline
+    row_size = ROW_HEAD
+  end
+  local seq, i = shard.seq + 1, row_size
+  local seq_text = whole(seq)
+  shard.seq = seq
+  shard.seq_text = seq_text
+  row[i + 1] = id
+  row[i + 2] = customer
+  row[i + 3] = fingerprint
+  row[i + 4] = lines
+  row[i + 5] = actor
+  row_size = i + 5
+  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. record_tail
+    .. seq_text .. record_mark .. seq_text
+  i = set_size
   set[i + 1] = id
   set[i + 2] = record
+  set_size = i + 2
   held_count = held_count + 1
   held[held_count] = id
   fresh[id] = record
@@ -196,17 +240,17 @@ local function wait(n, at, lines)
   if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
     return 'LINE_FULL', ''
   end
-  local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local tier = string.match(string.match(ARGV[at + 7], '^[^\n]*'), '^[%w._-]+$') or ''
-  local i, entry, before = written, next_event(shard)
-  written = i + 2
-  entries[i + 1] = entry
-  entries[i + 2] = shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\nwaitlisted\n' .. id .. '\n'
-    .. customer .. '\n' .. packed .. '\n' .. ARGV[at + 4] .. '\n' .. tier
-    .. '\n{"fp":"' .. fingerprint .. '"}'
+  local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], lines.packed
+  local tier = string.match(lines.tier, '^[%w._-]+$') or ''
+  end_row()
+  local _, before = next_event(shard)
+  add_entry('e', shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\nwaitlisted\n' .. id .. '\n'
+    .. customer .. '\n' .. packed .. '\n' .. lines.actor .. '\n' .. tier
+    .. '\n{"fp":"' .. fingerprint .. '"}')
   local record = 'waiting\n' .. customer .. '\n' .. fingerprint .. '\n' .. packed .. '\n'
     .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
-  set[i + 1], set[i + 2] = ids[n], record
+  set[set_size + 1], set[set_size + 2] = id, record
+  set_size = set_size + 2
   fresh[id], fresh_ahead[id] = record, ahead
   use_admission(n)
   count_waiter(shard, lines, 1)
@@ -221,12 +265,11 @@ end
 
 -- Caps, stock, and the hold, or a place in the line.
 local function take(n, at)
-  local customer, packed = ARGV[at + 1], ARGV[at + 3]
-  local unadmitted = shard.room ~= '' and judge_admission(shard, n)
+  local customer, lines = ARGV[at + 1], parsed[ARGV[at + 3]]
+  local unadmitted = roomed and judge_admission(shard, n)
   if unadmitted then
     return unadmitted, ''
   end
-  local lines = asked_lines(packed)
   local refused, detail = judge_places(lines)
   if refused then
     return refused, detail
@@ -248,12 +291,13 @@ local function take(n, at)
   end
   move_units(picked, customer, 1, 0)
   use_admission(n)
-  return hold(ARGV[at], customer, ARGV[at + 2], lines.named and packed or pack_lines(picked), ARGV[at + 4])
+  local text = lines.named and lines.packed or pack_lines(picked)
+  return hold(ARGV[at], customer, ARGV[at + 2], text, lines.actor)
 end
 
 -- Takes what most of a drop ask for, one line for a customer who has no units and no tier, in a sale that has
 -- no lines. Returns nothing when take has to decide.
-local ordinary = shard.room == '' and shard.waitlist == '' and not closed_outcome(shard)
+local ordinary = not roomed and shard.waitlist == '' and not closed_outcome(shard)
   and shard.seq - shard.watermark + count <= stream_max
 local most = math.min(shard.cap_order > 0 and shard.cap_order or math.huge,
   shard.cap_customer > 0 and shard.cap_customer or math.huge)
@@ -261,14 +305,14 @@ local by_priority = shard.allocation == 'priority'
 
 -- Notes in lines where one line is served now. Units only get fewer while a call takes some, so the first
 -- location that has enough stays the first until it has not.
-local function place_one(lines, packed)
+local function place_one(lines)
   local line = lines[1]
   local item = lines.one and lines.one <= most and stock[line.sku]
   if not item or item.cap > 0 and lines.one > item.cap then
     return nil
   end
   local location = line.location
-  lines.picked = packed
+  lines.picked = lines.packed
   if location == '' then
     location = pick_location(shard, line, {}, available)
     lines.picked = line.sku .. '/' .. location .. '=' .. whole(lines.one)
@@ -278,12 +322,11 @@ local function place_one(lines, packed)
 end
 
 local function take_one(n, at)
-  local packed, customer = ARGV[at + 3], ARGV[at + 1]
-  local lines = parsed[packed]
+  local customer, lines = ARGV[at + 1], parsed[ARGV[at + 3]]
   local level, qty = lines.level, lines.one
   if not level or not (by_priority or lines.named)
     or level.on_hand - level.safety - level.held - level.sold < qty then
-    level = place_one(lines, packed)
+    level = place_one(lines)
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       return nil
     end
@@ -301,7 +344,7 @@ local function take_one(n, at)
   level.held = level.held + qty
   lines.item.changed = true
   customers[customer] = lines.first_units
-  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], lines.picked, ARGV[at + 4])
+  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], lines.picked, lines.actor)
   return outcome, record, stands
 end
 
@@ -346,7 +389,6 @@ end
 
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard.limits)
-local call = redis.call
 for n = 1, count do
   local at, outcome, detail, stands = FIRST + (n - 1) * STRIDE, nil, nil, nil
   if ordinary and not records[n] and not fresh[ids[n]] then
@@ -361,9 +403,10 @@ for n = 1, count do
   reply[i + 2] = stands or ''
 end
 
-if written > 0 then
-  for i = 1, written, 2 do
-    call('XADD', EVENTS, entries[i], 'e', entries[i + 1])
+end_row()
+if entry_count > 0 then
+  for i = 1, entry_count, 3 do
+    redis.call('XADD', EVENTS, entries[i], entries[i + 1], entries[i + 2])
   end
   redis.call('HSET', RECORDS, unpack(set)) -- two values a request: never too many for unpack
   if held_count > 0 then

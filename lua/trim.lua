@@ -25,9 +25,14 @@ local function mark_there()
   end
   local first = EPOCH .. '-' .. whole(watermark)
   for _, entry in ipairs(redis.call('XRANGE', EVENTS, first, '+', 'COUNT', '2')) do
+    local field_name, text = entry[2][1], entry[2][2] or ''
     local seq = tonumber(string.match(entry[1], '(%d+)$'))
-    local own, before = string.match(entry[2][2] or '', '^([^\n]*)\n([^\n]*)\n')
-    if own and seq == watermark then
+    local own, before = string.match(text, '^([^\n]*)\n([^\n]*)\n')
+    if field_name == 'h' then
+      local count, start, before_all = string.match(text, '^(%d+)\n([^\n]*)\n([^\n]*)\n')
+      seq, own, before = seq - tonumber(count or 1) + 1, start and start .. whole(watermark), before_all
+    end
+    if own and seq <= watermark then
       return own
     elseif own and seq == watermark + 1 then
       return before

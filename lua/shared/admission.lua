@@ -6,18 +6,12 @@
 -- once. Only a hold, or a place on the waitlist, uses it. Nothing is made for sales that have no room.
 local admissions, admitted_customers, inside, uses
 
--- Notes the admission that may follow a tier, and returns the tier.
-local function asks_admission(n, customer, tier)
+local function note_admission(n, customer, text)
   if not admissions then
     admissions, admitted_customers, inside, uses = {}, {}, {}, {}
   end
-  local alone, admission = string.match(tier, '^([^\n]*)\n(.*)$')
-  if not alone then
-    return tier
-  end
-  admissions[n] = {customer = customer, text = admission}
+  admissions[n] = {customer = customer, text = text}
   admitted_customers[#admitted_customers + 1] = customer
-  return alone
 end
 
 local function read_admissions()

@@ -1,12 +1,14 @@
 -- shared/caps.lua: what is asked for, and whether the caps of the sale allow it. Joined after units.lua,
 -- in scripts that open the shard with the settings tiers and groups and begin with read_groups.
 
--- Lines as asked, parsed once for all requests of a call that ask for the same. One line, as most are, also
--- has the quantity as one, and what a customer has who gets it first.
+-- Lines as asked, parsed once for all requests of a call that ask for the same: that have the same key, or
+-- without one the same lines. One line, as most are, also has the quantity as one, and what a customer has
+-- who gets it first.
 local ONE_LINE = '^([^/;]+)/([^=;]*)=(%d+)$'
 local parsed = {}
-local function asked_lines(packed)
-  local lines = parsed[packed]
+local function asked_lines(packed, key)
+  key = key or packed
+  local lines = parsed[key]
   if lines then
     return lines
   end
@@ -18,7 +20,7 @@ local function asked_lines(packed)
       total = qty, named = location ~= '', one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
       listed = false, item = false, level = false, picked = false, -- see take_one of reserve.lua
     }
-    parsed[packed] = lines
+    parsed[key] = lines
   else
     lines = parse_lines(packed)
     lines.total, lines.named = 0, true
@@ -30,7 +32,7 @@ local function asked_lines(packed)
       lines.total = lines.total + line.qty
       lines.named = lines.named and line.location ~= ''
     end
-    parsed[packed] = lines
+    parsed[key] = lines
   end
   return lines
 end

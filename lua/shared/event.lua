@@ -1,7 +1,11 @@
 -- shared/event.lua: one change, one event. Joined after shard.lua.
 --
--- An entry of EVENTS has the id <epoch>-<seq> and one field, e, ten values joined by newlines:
--- mark, prev, at, type, reservation, customer, lines, actor, ref, data.
+-- An entry of EVENTS has the id <epoch>-<seq> and one field, values joined by newlines:
+--   e  one event: mark, prev, at, type, reservation, customer, lines, actor, ref, data
+--   h  all that one call of reserve.lua held in a row, and the seq is that of the last: how many, what
+--      their marks begin with, prev of the first, at, deadline, and then of each reservation, customer,
+--      fingerprint, lines, actor. A command an event would be a tenth of what a batch costs
+-- A mark is what the marks of its call begin with, and its seq.
 
 -- A removal is let through by a full memory, and everything after it in the script then is too:
 -- what gives units back begins with this one, of a member that is never there.
