@@ -83,10 +83,16 @@ func (s *Shard) judged(
 			return nil, fmt.Errorf("%s: %w: time: %w", sc.name, ErrScript, err)
 		}
 	}
+	fields := 2 // of each request, and one more where there are rules
+	if limits.Rules != "" {
+		fields++
+	}
 	for i := range answers {
-		a, from := &answers[i], 2+3*i
+		a, from := &answers[i], 2+fields*i
 		a.Head, a.Outcome, a.Limits = h, sale.Outcome(at(rest, from)), limits
-		a.Limits.Arrivals = at(rest, from+2)
+		if limits.Rules != "" {
+			a.Limits.Arrivals = at(rest, from+2)
+		}
 		if err := a.read(id(i), at(rest, from+1)); err != nil {
 			return nil, fmt.Errorf("%s: %w: %w", sc.name, ErrScript, err)
 		}

@@ -38,7 +38,10 @@ for i = FIRST, #ARGV, STRIDE do
   local refused = judge_limits(shard, rules, fields, first, tonumber(ARGV[i + 3]))
   local n = #reply
   reply[n + 1], reply[n + 2] = refused and 'LIMITED' or 'DONE', refused or ''
-  reply[n + 3] = settle_limits(shard, rules, fields, first, not refused)
+  local stands = settle_limits(shard, rules, fields, first, not refused)
+  if rules[1] then
+    reply[n + 3] = stands
+  end
   first = first + #rules
 end
 

@@ -22,8 +22,8 @@
 --         ip           it comes from; '' for none, likewise
 --         device
 --         admission    (admission.lua) '' for none
--- Replies: DONE, then rules and time (limits.lua), then three fields a request: outcome, detail, and
---   where it stands in the limits as limit.lua says it, '' when they were not asked
+-- Replies: DONE, then rules and time (limits.lua), then of each request outcome, detail, and if there are
+--   rules where it stands in them as limit.lua says it, '' when they were not asked
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
 --   WAITLISTED           it waits from now on: how many are before it, and the record
 --   WAITING              it waits since before: likewise
@@ -185,15 +185,28 @@ local function end_row()
   end
 end
 
+-- As whole would say the next seq, for a third: all but its last digit was said before, mostly.
+local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+local tens, tens_text
+local function next_seq()
+  local seq = shard.seq + 1
+  local digit = seq % 10
+  if seq - digit ~= tens then
+    tens = seq - digit
+    tens_text = tens > 0 and whole(tens / 10) or ''
+  end
+  local text = tens_text .. DIGITS[digit]
+  shard.seq = seq
+  shard.seq_text = text
+  return text
+end
+
 local function hold(id, customer, fingerprint, lines, actor)
   if row_size == 0 then
     row[2], row[3], row[4], row[5] = MARK_BASE, shard.mark, shard.now_text, deadline
     row_size = ROW_HEAD
   end
-  local seq, i = shard.seq + 1, row_size
-  local seq_text = whole(seq)
-  shard.seq = seq
-  shard.seq_text = seq_text
+  local seq_text, i = next_seq(), row_size
   row[i + 1] = id
   row[i + 2] = customer
   row[i + 3] = fingerprint
@@ -343,7 +356,7 @@ local function take_one(n, at)
   end
   level.held = level.held + qty
   lines.item.changed = true
-  customers[customer] = lines.first_units
+  give_first(customer, lines.first_units)
   local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], lines.picked, lines.actor)
   return outcome, record, stands
 end
@@ -389,6 +402,7 @@ end
 
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard.limits)
+local last = #reply
 for n = 1, count do
   local at, outcome, detail, stands = FIRST + (n - 1) * STRIDE, nil, nil, nil
   if ordinary and not records[n] and not fresh[ids[n]] then
@@ -397,10 +411,13 @@ for n = 1, count do
   if not outcome then
     outcome, detail, stands = judge(n, at)
   end
-  local i = 5 + 3 * n
-  reply[i] = outcome
-  reply[i + 1] = detail
-  reply[i + 2] = stands or ''
+  reply[last + 1] = outcome
+  reply[last + 2] = detail
+  last = last + 2
+  if limited then
+    last = last + 1
+    reply[last] = stands or ''
+  end
 end
 
 end_row()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -53,7 +54,67 @@ func source(name string) string {
 		body = strings.ReplaceAll(body, "redis.call('HGET', SALE, 'building') ~= token", "false and token")
 	}
 	b.WriteString(body)
+	return withoutUnused(b.String())
+}
+
+// withoutUnused leaves out comments, and the functions of shared parts that a script does not use: every call makes
+// all of its functions anew, and a script has room for 200 names.
+func withoutUnused(text string) string {
+	const begin, end = "local function ", "end\n"
+	type block struct {
+		text, name string // name of a function
+		uses       map[string]int
+	}
+	var blocks []block
+	var b strings.Builder
+	flush := func(name string) {
+		blocks = append(blocks, block{b.String(), name, words(b.String())})
+		b.Reset()
+	}
+	name := ""
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimLeft(line, " "), "--") {
+			continue
+		}
+		if rest, is := strings.CutPrefix(line, begin); is {
+			flush("")
+			name, _, _ = strings.Cut(rest, "(")
+		}
+		b.WriteString(line)
+		if name != "" && line == end {
+			flush(name)
+			name = ""
+		}
+	}
+	flush(name)
+
+	uses := map[string]int{}
+	for _, b := range blocks {
+		for w, n := range b.uses {
+			uses[w] += n
+		}
+	}
+	unused := func(b block) bool { return b.name != "" && uses[b.name] == b.uses[b.name] }
+	for i := slices.IndexFunc(blocks, unused); i >= 0; i = slices.IndexFunc(blocks, unused) {
+		for w, n := range blocks[i].uses {
+			uses[w] -= n
+		}
+		blocks = slices.Delete(blocks, i, i+1)
+	}
+	for _, kept := range blocks {
+		b.WriteString(kept.text)
+	}
 	return b.String()
+}
+
+func words(text string) map[string]int {
+	all := map[string]int{}
+	for w := range strings.FieldsFuncSeq(text, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		all[w]++
+	}
+	return all
 }
 
 func read(path string) string {

@@ -96,6 +96,9 @@ end
 local TOTAL, CHANGED = 1, 2
 -- Of all who have no units, most of a batch: never changed.
 local NONE_YET = {0}
+-- What save_units writes: first units as customer and packed text in turn, and after them the counts of
+-- others, and of those whose first units were not their last.
+local first_units, first_size, recounted = {}, 0, {}
 
 local function parse_counts(packed)
   if not packed then
@@ -129,7 +132,6 @@ local function counts_of(customer)
     customers[customer] = counts
   elseif type(counts) == 'string' then
     counts = parse_counts(counts)
-    counts[CHANGED] = true
     customers[customer] = counts
   end
   return counts
@@ -142,8 +144,16 @@ local function add_units(counts, lines, sign)
     counts[line.sku] = (counts[line.sku] or 0) + change
     counts[TOTAL] = counts[TOTAL] + change
   end
-  counts[CHANGED] = true
   return counts
+end
+
+-- To a customer who has no units yet.
+local function give_first(customer, packed)
+  local i = first_size
+  customers[customer] = packed
+  first_units[i + 1] = customer
+  first_units[i + 2] = packed
+  first_size = i + 2
 end
 
 -- Reads many items, and the counts of many customers, ahead of item_of and counts_of.
@@ -151,8 +161,9 @@ local function read_ahead(skus, names)
   for i, packed in ipairs(read_in_chunks('HMGET', STOCK, skus)) do
     stock[skus[i]] = packed and parse_item(packed) or false
   end
-  for i, packed in ipairs(read_in_chunks('HMGET', CUSTOMERS, names)) do
-    customers[names[i]] = parse_counts(packed)
+  local counts = read_in_chunks('HMGET', CUSTOMERS, names)
+  for i = 1, #counts do
+    customers[names[i]] = counts[i] and parse_counts(counts[i]) or NONE_YET
   end
 end
 
@@ -174,9 +185,13 @@ local function move_units(lines, customer, held, sold)
   local counts = counts_of(customer)
   if counts ~= NONE_YET then
     add_units(counts, lines, change)
+    if not counts[CHANGED] then
+      counts[CHANGED] = true
+      recounted[#recounted + 1] = customer
+    end
   elseif change > 0 then
     lines.first_units = lines.first_units or pack_counts(add_units({0}, lines, change))
-    customers[customer] = lines.first_units
+    give_first(customer, lines.first_units)
   end
 end
 
@@ -190,17 +205,16 @@ local function save_units()
     end
   end
   call_in_chunks('HSET', STOCK, set)
-  set, n = {}, 0
-  for customer, counts in pairs(customers) do
-    local first = type(counts) == 'string'
-    if first or counts[CHANGED] then
-      local packed = first and counts or pack_counts(counts)
-      if packed then
-        set[n + 1], set[n + 2] = customer, packed
-        n = n + 2
-      else
-        gone[#gone + 1] = customer
-      end
+  set = first_units
+  n = first_size
+  for i = 1, #recounted do
+    local customer = recounted[i]
+    local packed = pack_counts(customers[customer])
+    if packed then
+      set[n + 1], set[n + 2] = customer, packed
+      n = n + 2
+    else
+      gone[#gone + 1] = customer
     end
   end
   call_in_chunks('HSET', CUSTOMERS, set)
