@@ -45,115 +45,74 @@ end
 local FIRST, STRIDE = 7, tonumber(ARGV[6])
 local stream_max = tonumber(ARGV[5])
 
--- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
--- also know their packed form, the actor and the tier.
-local function asked(text)
-  local lines = parsed[text]
-  if not lines then
-    local packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
-    lines = asked_lines(packed, text)
-    lines.packed, lines.actor, lines.tier = packed, actor, tier
-  end
-  return lines
-end
-
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
 -- that are not replays.
 local rules = parse_rules(shard.limits, '', {customer = 1, ip = 4, device = 5})
 local fields, first_field, tier_of = {}, {}, {}
-local ids, count = {}, 0
+local ids, lines_of, count = {}, {}, 0
 for i = FIRST, #ARGV, STRIDE do
   count = count + 1
   ids[count] = ARGV[i]
 end
 local records = redis.call('HMGET', RECORDS, unpack(ids))
-local skus, names = {}, {}
 local limited, tiered, roomed = rules[1], shard.tiers ~= '', shard.room ~= ''
-local name_count, field_count = 0, 0
-for n = 1, count do
-  if records[n] and not remembered(shard, records[n]) then
-    records[n] = false
-  end
-  if not records[n] then
-    local at = FIRST + (n - 1) * STRIDE
-    local lines = parsed[ARGV[at + 3]] or asked(ARGV[at + 3])
-    for i = 1, lines.listed and 0 or #lines do
+local generations
+do
+  local skus, names, name_count, field_count = {}, {}, 0, 0
+  -- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
+  -- also know their packed form, the actor and the tier. Its SKUs are read, too.
+  local function asked(text)
+    local packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
+    local lines = asked_lines(packed, text)
+    lines.packed, lines.actor, lines.tier = packed, actor, tier
+    for i = 1, #lines do
       local sku = lines[i].sku
       if stock[sku] == nil then
         stock[sku] = false
         skus[#skus + 1] = sku
       end
     end
-    lines.listed = true
-    local customer = ARGV[at + 1]
-    if not customers[customer] then
-      customers[customer] = true
-      name_count = name_count + 1
-      names[name_count] = customer
-    end
-    if limited then
-      first_field[n] = field_count
-      field_count = add_fields(rules, fields, field_count, at)
-    end
-    if tiered then
-      tier_of[n] = lines.tier ~= '' and caps_of(shard, lines.tier)
-    end
-    if roomed and STRIDE > 6 and ARGV[at + 6] ~= '' then
-      note_admission(n, customer, ARGV[at + 6])
-    end
+    return lines
   end
-end
-read_ahead(skus, names)
-read_groups(shard, #skus)
-local grouped = groups[1] ~= nil
-if waiting_in(shard) > 0 and shard.waitlist ~= '' then
-  read_queues(skus)
-end
-if roomed then
-  read_admissions()
-end
-local generations
-if limited then
-  generations = find_generations(shard)
-  read_arrivals(generations)
-end
 
-local due -- the next deadline, looked up when a refusal needs it
-local function refuse(outcome, detail)
-  due = due or next_return(shard) or false
-  if due and due <= shard.now then
-    return 'AGAIN', ''
-  end
-  return outcome, detail
-end
-
-local function judge_places(lines)
-  for i = 1, #lines do
-    local line = lines[i]
-    local item = stock[line.sku]
-    if not item then
-      return 'UNKNOWN_SKU', line.sku .. '/'
-    elseif line.location ~= '' and not item.at[line.location] then
-      return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
+  for n = 1, count do
+    if records[n] and not remembered(shard, records[n]) then
+      records[n] = false
+    end
+    if not records[n] then
+      local at = FIRST + (n - 1) * STRIDE
+      local lines = parsed[ARGV[at + 3]] or asked(ARGV[at + 3])
+      lines_of[n] = lines
+      local customer = ARGV[at + 1]
+      if not customers[customer] then
+        customers[customer] = true
+        name_count = name_count + 1
+        names[name_count] = customer
+      end
+      if limited then
+        first_field[n] = field_count
+        field_count = add_fields(rules, fields, field_count, at)
+      end
+      if tiered then
+        tier_of[n] = lines.tier ~= '' and caps_of(shard, lines.tier)
+      end
+      if roomed and STRIDE > 6 and ARGV[at + 6] ~= '' then
+        note_admission(n, customer, ARGV[at + 6])
+      end
     end
   end
-end
-
--- How many were before those who were put in line by this call.
-local fresh_ahead = {}
-
--- The id was used before: in Redis, or further up in this batch.
-local function judge_known(id, packed, customer, fingerprint)
-  local record = parse_record(packed)
-  if record.fingerprint ~= fingerprint or record.customer ~= customer then
-    return 'ID_REUSED', ''
+  read_ahead(skus, names)
+  read_groups(shard, #skus)
+  if waiting_in(shard) > 0 and shard.waitlist ~= '' then
+    read_queues(skus)
   end
-  local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
-  if outcome == 'WAITING' then
-    local ahead = fresh_ahead[id] or ahead_of(id, asked_lines(record.lines))
-    return outcome, whole(ahead) .. '\n' .. packed
+  if roomed then
+    read_admissions()
   end
-  return outcome or 'REPLAY', packed
+  if limited then
+    generations = find_generations(shard)
+    read_arrivals(generations)
+  end
 end
 
 -- What is written when all are judged: entries of EVENTS as id, field and text in turn, the values of one
@@ -163,10 +122,6 @@ local entries, row, set, held, fresh = {}, {}, {}, {}, {}
 local entry_count, row_size, set_size, held_count = 0, 0, 0, 0
 local ROW_HEAD = 5 -- values before those of the reservations in a row
 local deadline = whole(shard.now + shard.hold)
--- As pack_record would write them.
-local record_tail = '\n' .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n'
-local record_mark = '\n' .. MARK_BASE
-
 local function add_entry(field, text)
   local i = entry_count
   entries[i + 1] = shard.epoch .. '-' .. shard.seq_text
@@ -185,231 +140,250 @@ local function end_row()
   end
 end
 
--- As whole would say the next seq, for a third: all but its last digit was said before, mostly.
-local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
-local tens, tens_text
-local function next_seq()
-  local seq = shard.seq + 1
-  local digit = seq % 10
-  if seq - digit ~= tens then
-    tens = seq - digit
-    tens_text = tens > 0 and whole(tens / 10) or ''
-  end
-  local text = tens_text .. DIGITS[digit]
-  shard.seq = seq
-  shard.seq_text = text
-  return text
-end
+local due -- the next deadline, looked up when a refusal needs it
 
-local function hold(id, customer, fingerprint, lines, actor)
-  if row_size == 0 then
-    row[2], row[3], row[4], row[5] = MARK_BASE, shard.mark, shard.now_text, deadline
-    row_size = ROW_HEAD
+-- Returns what judges each request that the short way below does not serve. Most calls have none: then none
+-- of this is made.
+local function make_judge()
+  local function refuse(outcome, detail)
+    due = due or next_return(shard) or false
+    if due and due <= shard.now then
+      return 'AGAIN', ''
+    end
+    return outcome, detail
   end
-  local seq_text, i = next_seq(), row_size
-  row[i + 1] = id
-  row[i + 2] = customer
-  row[i + 3] = fingerprint
-  row[i + 4] = lines
-  row[i + 5] = actor
-  row_size = i + 5
-  local record = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. lines .. record_tail
-    .. seq_text .. record_mark .. seq_text
-  i = set_size
-  set[i + 1] = id
-  set[i + 2] = record
-  set_size = i + 2
-  held_count = held_count + 1
-  held[held_count] = id
-  fresh[id] = record
-  return 'HELD', record
-end
 
--- Enough is left where the lines were picked for all who wait for these SKUs.
-local function leaves_enough(picked)
-  for i = 1, waiting_in(shard) > 0 and #picked or 0 do
-    local line = picked[i]
-    local queue = queue_of(line.sku)
-    if queue.waiting > 0 and available(stock[line.sku].at[line.location]) - line.qty < queue.units then
-      return false
+  local function judge_places(lines)
+    for i = 1, #lines do
+      local line = lines[i]
+      local item = stock[line.sku]
+      if not item then
+        return 'UNKNOWN_SKU', line.sku .. '/'
+      elseif line.location ~= '' and not item.at[line.location] then
+        return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
+      end
     end
   end
-  return true
-end
 
--- Puts a request behind those who wait for its SKUs. Who is put behind nobody is asked again first when a
--- hold is over: its units may be enough.
-local function wait(n, at, lines)
-  local ahead = 0
-  for i = 1, waiting_in(shard) > 0 and #lines or 0 do
-    ahead = math.max(ahead, queue_of(lines[i].sku).waiting)
-  end
-  if ahead == 0 then
-    local outcome = refuse('WAITLISTED', '')
-    if outcome == 'AGAIN' then
-      return outcome, ''
-    end
-  end
-  if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
-    return 'LINE_FULL', ''
-  end
-  local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], lines.packed
-  local tier = string.match(lines.tier, '^[%w._-]+$') or ''
-  end_row()
-  local _, before = next_event(shard)
-  add_entry('e', shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\nwaitlisted\n' .. id .. '\n'
-    .. customer .. '\n' .. packed .. '\n' .. lines.actor .. '\n' .. tier
-    .. '\n{"fp":"' .. fingerprint .. '"}')
-  local record = 'waiting\n' .. customer .. '\n' .. fingerprint .. '\n' .. packed .. '\n'
-    .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
-  set[set_size + 1], set[set_size + 2] = id, record
-  set_size = set_size + 2
-  fresh[id], fresh_ahead[id] = record, ahead
-  use_admission(n)
-  count_waiter(shard, lines, 1)
-  for k = 1, #lines do
-    if lines[k].last_of_sku then
-      local list = queue_of(lines[k].sku).joined
-      list[#list + 1], list[#list + 2] = shard.seq_text, id
-    end
-  end
-  return 'WAITLISTED', whole(ahead) .. '\n' .. record
-end
+  -- How many were before those who were put in line by this call.
+  local fresh_ahead = {}
 
--- Caps, stock, and the hold, or a place in the line.
-local function take(n, at)
-  local customer, lines = ARGV[at + 1], parsed[ARGV[at + 3]]
-  local unadmitted = roomed and judge_admission(shard, n)
-  if unadmitted then
-    return unadmitted, ''
+  -- The id was used before: in Redis, or further up in this batch.
+  local function judge_known(id, packed, customer, fingerprint)
+    local record = parse_record(packed)
+    if record.fingerprint ~= fingerprint or record.customer ~= customer then
+      return 'ID_REUSED', ''
+    end
+    local outcome = record.state ~= 'confirmed' and finished_outcome(record, shard.now)
+    if outcome == 'WAITING' then
+      local ahead = fresh_ahead[id] or ahead_of(id, asked_lines(record.lines))
+      return outcome, whole(ahead) .. '\n' .. packed
+    end
+    return outcome or 'REPLAY', packed
   end
-  local refused, detail = judge_places(lines)
-  if refused then
-    return refused, detail
+
+  -- Enough is left where the lines were picked for all who wait for these SKUs.
+  local function leaves_enough(picked)
+    for i = 1, waiting_in(shard) > 0 and #picked or 0 do
+      local line = picked[i]
+      local queue = queue_of(line.sku)
+      if queue.waiting > 0 and available(stock[line.sku].at[line.location]) - line.qty < queue.units then
+        return false
+      end
+    end
+    return true
   end
-  local for_ever
-  refused, detail, for_ever = judge_caps(shard, customer, lines, tier_of[n])
-  if refused then
-    if for_ever then
+
+  -- Puts a request behind those who wait for its SKUs. Who is put behind nobody is asked again first when a
+  -- hold is over: its units may be enough.
+  local function wait(n, at, lines)
+    local ahead = 0
+    for i = 1, waiting_in(shard) > 0 and #lines or 0 do
+      ahead = math.max(ahead, queue_of(lines[i].sku).waiting)
+    end
+    if ahead == 0 then
+      local outcome = refuse('WAITLISTED', '')
+      if outcome == 'AGAIN' then
+        return outcome, ''
+      end
+    end
+    if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
+      return 'LINE_FULL', ''
+    end
+    local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], lines.packed
+    local tier = string.match(lines.tier, '^[%w._-]+$') or ''
+    end_row()
+    local _, before = next_event(shard)
+    add_entry('e', shard.mark .. '\n' .. before .. '\n' .. shard.now_text .. '\nwaitlisted\n' .. id .. '\n'
+      .. customer .. '\n' .. packed .. '\n' .. lines.actor .. '\n' .. tier
+      .. '\n{"fp":"' .. fingerprint .. '"}')
+    local record = 'waiting\n' .. customer .. '\n' .. fingerprint .. '\n' .. packed .. '\n'
+      .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
+    set[set_size + 1], set[set_size + 2] = id, record
+    set_size = set_size + 2
+    fresh[id], fresh_ahead[id] = record, ahead
+    use_admission(n)
+    count_waiter(shard, lines, 1)
+    for k = 1, #lines do
+      if lines[k].last_of_sku then
+        local list = queue_of(lines[k].sku).joined
+        list[#list + 1], list[#list + 2] = shard.seq_text, id
+      end
+    end
+    return 'WAITLISTED', whole(ahead) .. '\n' .. record
+  end
+
+  -- Caps and stock, or a place in the line. Of HELD the detail is the lines as they were picked.
+  local function take(n, at)
+    local customer, lines = ARGV[at + 1], lines_of[n]
+    local unadmitted = roomed and judge_admission(shard, n)
+    if unadmitted then
+      return unadmitted, ''
+    end
+    local refused, detail = judge_places(lines)
+    if refused then
       return refused, detail
     end
-    return refuse(refused, detail)
+    local for_ever
+    refused, detail, for_ever = judge_caps(shard, customer, lines, tier_of[n])
+    if refused then
+      if for_ever then
+        return refused, detail
+      end
+      return refuse(refused, detail)
+    end
+    local picked, short = judge_stock(shard, lines, available)
+    local passes = picked and (shard.waitlist == '' or leaves_enough(picked))
+    if not passes and shard.waitlist ~= '' and judge_stock(shard, lines, returnable) then
+      return wait(n, at, lines)
+    elseif not picked then
+      return refuse('STOCK', short)
+    end
+    move_units(picked, customer, 1, 0)
+    use_admission(n)
+    return 'HELD', lines.named and lines.packed or pack_lines(picked)
   end
-  local picked, short = judge_stock(shard, lines, available)
-  local passes = picked and (shard.waitlist == '' or leaves_enough(picked))
-  if not passes and shard.waitlist ~= '' and judge_stock(shard, lines, returnable) then
-    return wait(n, at, lines)
-  elseif not picked then
-    return refuse('STOCK', short)
+
+  return function(n, at)
+    local known = records[n] or fresh[ARGV[at]]
+    if known then
+      return judge_known(ARGV[at], known, ARGV[at + 1], ARGV[at + 2])
+    end
+    local outcome = closed_outcome(shard)
+    if outcome then
+      return outcome, outcome == 'NOT_OPEN' and whole(shard.opens) or ''
+    elseif shard.seq - shard.watermark >= stream_max then
+      return 'OVERLOADED', ''
+    elseif not limited then
+      return take(n, at)
+    end
+    local refused = judge_limits(shard, rules, fields, first_field[n], 1)
+    if refused then
+      return 'LIMITED', refused, settle_limits(shard, rules, fields, first_field[n], false)
+    end
+    local detail
+    outcome, detail = take(n, at)
+    if outcome == 'AGAIN' then
+      return outcome, detail
+    end
+    return outcome, detail, settle_limits(shard, rules, fields, first_field[n], true)
   end
-  move_units(picked, customer, 1, 0)
-  use_admission(n)
-  local text = lines.named and lines.packed or pack_lines(picked)
-  return hold(ARGV[at], customer, ARGV[at + 2], text, lines.actor)
 end
 
--- Takes what most of a drop ask for, one line for a customer who has no units and no tier, in a sale that has
--- no lines. Returns nothing when take has to decide.
+-- Most of a drop ask for one line, for a customer who has no units and no tier, in a sale that has no lines:
+-- ordinary ones, which a short way serves. It leaves to judge whatever it does not serve.
 local ordinary = not roomed and shard.waitlist == '' and not closed_outcome(shard)
   and shard.seq - shard.watermark + count <= stream_max
 local most = math.min(shard.cap_order > 0 and shard.cap_order or math.huge,
   shard.cap_customer > 0 and shard.cap_customer or math.huge)
-local by_priority = shard.allocation == 'priority'
+local tierless, grouped = not tiered, groups[1] ~= nil
 
 -- Notes in lines where one line is served now. Units only get fewer while a call takes some, so the first
 -- location that has enough stays the first until it has not.
 local function place_one(lines)
-  local line = lines[1]
-  local item = lines.one and lines.one <= most and stock[line.sku]
-  if not item or item.cap > 0 and lines.one > item.cap then
+  local line, qty = lines[1], lines.one
+  local item = qty and qty <= most and stock[line.sku]
+  if not item or item.cap > 0 and qty > item.cap then
     return nil
   end
   local location = line.location
   lines.picked = lines.packed
   if location == '' then
     location = pick_location(shard, line, {}, available)
-    lines.picked = line.sku .. '/' .. location .. '=' .. whole(lines.one)
+    lines.picked = line.sku .. '/' .. location .. '=' .. whole(qty)
   end
-  lines.item, lines.level = item, item.at[location]
-  return lines.level
-end
-
-local function take_one(n, at)
-  local customer, lines = ARGV[at + 1], parsed[ARGV[at + 3]]
-  local level, qty = lines.level, lines.one
-  if not level or not (by_priority or lines.named)
-    or level.on_hand - level.safety - level.held - level.sold < qty then
-    level = place_one(lines)
-    if not level or level.on_hand - level.safety - level.held - level.sold < qty then
-      return nil
-    end
-  end
-  if customers[customer] ~= NONE_YET or tier_of[n] or grouped and not lines.first_allowed then
+  local level = item.at[location]
+  if not level or available(level) < qty then
     return nil
   end
-  local stands = ''
-  if limited then
-    stands = spend_first(shard, rules, fields, first_field[n])
-    if not stands then
-      return nil
-    end
-  end
-  level.held = level.held + qty
-  lines.item.changed = true
-  give_first(customer, lines.first_units)
-  local outcome, record = hold(ARGV[at], customer, ARGV[at + 2], lines.picked, lines.actor)
-  return outcome, record, stands
-end
-
-local function judge(n, at)
-  local known = records[n] or fresh[ARGV[at]]
-  if known then
-    return judge_known(ARGV[at], known, ARGV[at + 1], ARGV[at + 2])
-  end
-  local outcome = closed_outcome(shard)
-  if outcome then
-    return outcome, outcome == 'NOT_OPEN' and whole(shard.opens) or ''
-  elseif shard.seq - shard.watermark >= stream_max then
-    return 'OVERLOADED', ''
-  elseif not limited then
-    return take(n, at)
-  end
-  local refused = judge_limits(shard, rules, fields, first_field[n], 1)
-  if refused then
-    return 'LIMITED', refused, settle_limits(shard, rules, fields, first_field[n], false)
-  end
-  local detail
-  outcome, detail = take(n, at)
-  if outcome == 'AGAIN' then
-    return outcome, detail
-  end
-  return outcome, detail, settle_limits(shard, rules, fields, first_field[n], true)
-end
-
--- Who joined a line while units are free, because those before want more, may be offered them by the next
--- sweep.
-local function note_offers()
-  for sku, queue in pairs(shard.waiting_changed and queues or {}) do
-    local free = 0
-    for _, level in pairs(#queue.joined > 0 and stock[sku].at or {}) do
-      free = math.max(free, available(level))
-    end
-    if free > 0 then
-      redis.call('ZADD', OFFERS, shard.now_text, sku)
-    end
-  end
+  item.changed = true
+  lines.level = (lines.named or shard.allocation == 'priority') and level
+  return level
 end
 
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard.limits)
 local last = #reply
+
+-- As pack_record writes a record.
+local record_tail = '\n' .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n'
+local record_mark = '\n' .. MARK_BASE
+-- As whole says a seq, for a third: all but the last digit was said before, mostly.
+local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+local tens, tens_text, judge
+
 for n = 1, count do
-  local at, outcome, detail, stands = FIRST + (n - 1) * STRIDE, nil, nil, nil
-  if ordinary and not records[n] and not fresh[ids[n]] then
-    outcome, detail, stands = take_one(n, at)
+  local at, id, lines = FIRST + (n - 1) * STRIDE, ids[n], lines_of[n]
+  local customer, outcome, detail, stands = ARGV[at + 1], nil, nil, nil
+  if ordinary and lines and not fresh[id] and customers[customer] == NONE_YET
+    and (tierless or not tier_of[n]) and (not grouped or lines.first_allowed) then
+    local level, qty = lines.level, lines.one
+    if not level or level.on_hand - level.safety - level.held - level.sold < qty then
+      level = place_one(lines)
+    end
+    if level and limited then
+      stands = spend_first(shard, rules, fields, first_field[n])
+    end
+    if level and (stands or not limited) then
+      level.held = level.held + qty
+      give_first(customer, lines.first_units)
+      outcome, detail = 'HELD', lines.picked
+    end
   end
   if not outcome then
+    judge = judge or make_judge()
     outcome, detail, stands = judge(n, at)
+  end
+  if outcome == 'HELD' then
+    local seq = shard.seq + 1
+    local digit = seq % 10
+    if seq - digit ~= tens then
+      tens = seq - digit
+      tens_text = tens > 0 and whole(tens / 10) or ''
+    end
+    local seq_text = tens_text .. DIGITS[digit]
+    shard.seq = seq
+    shard.seq_text = seq_text
+    local i = row_size
+    if i == 0 then
+      row[2], row[3], row[4], row[5] = MARK_BASE, shard.mark, shard.now_text, deadline
+      i = ROW_HEAD
+    end
+    local fingerprint = ARGV[at + 2]
+    row[i + 1] = id
+    row[i + 2] = customer
+    row[i + 3] = fingerprint
+    row[i + 4] = detail
+    row[i + 5] = lines.actor
+    row_size = i + 5
+    detail = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. detail .. record_tail
+      .. seq_text .. record_mark .. seq_text
+    set[set_size + 1] = id
+    set[set_size + 2] = detail
+    set_size = set_size + 2
+    held_count = held_count + 1
+    held[held_count] = id
+    fresh[id] = detail
   end
   reply[last + 1] = outcome
   reply[last + 2] = detail
@@ -431,7 +405,17 @@ if entry_count > 0 then
   end
   save_units()
   save_queues(shard)
-  note_offers()
+  -- Who joined a line while units are free, because those before want more, may be offered them by the next
+  -- sweep.
+  for sku, queue in pairs(shard.waiting_changed and queues or {}) do
+    local free = 0
+    for _, level in pairs(#queue.joined > 0 and stock[sku].at or {}) do
+      free = math.max(free, available(level))
+    end
+    if free > 0 then
+      redis.call('ZADD', OFFERS, shard.now_text, sku)
+    end
+  end
   save_admissions(shard)
   save_head(shard)
 end

@@ -57,12 +57,16 @@ func source(name string) string {
 	return withoutUnused(b.String())
 }
 
-// withoutUnused leaves out comments, and the functions of shared parts that a script does not use: every call makes
-// all of its functions anew, and a script has room for 200 names.
+var (
+	functionHead = regexp.MustCompile(`^local function (\w+)\(`)
+	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|'[^']*'|\d+|\{\})(?: --.*)?\n$`)
+)
+
+// withoutUnused leaves out comments, and the functions, keys and constants of shared parts that a script does not
+// use: every call makes all of its functions anew, and a script has room for 200 names.
 func withoutUnused(text string) string {
-	const begin, end = "local function ", "end\n"
 	type block struct {
-		text, name string // name of a function
+		text, name string // name of a function, key or constant
 		uses       map[string]int
 	}
 	var blocks []block
@@ -76,12 +80,17 @@ func withoutUnused(text string) string {
 		if strings.HasPrefix(strings.TrimLeft(line, " "), "--") {
 			continue
 		}
-		if rest, is := strings.CutPrefix(line, begin); is {
+		function, constant := functionHead.FindStringSubmatch(line), constantLine.FindStringSubmatch(line)
+		if function != nil || constant != nil {
 			flush("")
-			name, _, _ = strings.Cut(rest, "(")
 		}
 		b.WriteString(line)
-		if name != "" && line == end {
+		switch {
+		case function != nil:
+			name = function[1]
+		case constant != nil:
+			flush(constant[1])
+		case name != "" && line == "end\n":
 			flush(name)
 			name = ""
 		}

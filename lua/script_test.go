@@ -10,6 +10,11 @@ import (
 func TestUnusedFunctionsAreLeftOut(t *testing.T) {
 	text := `-- head used_in_comment
 local one = 1 -- said
+local never, two = 1, 2
+local NEVER = KEYS[3]
+local TEXT = 'a' -- NEVER
+local TABLE = {}
+local called = deep(1)
 local function deep(a)
   return a
 end
@@ -29,6 +34,8 @@ end
 return used(one)
 `
 	require.Equal(t, `local one = 1 -- said
+local never, two = 1, 2
+local called = deep(1)
 local function deep(a)
   return a
 end

@@ -22,9 +22,20 @@
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
 local redis, ARGV = redis, ARGV -- a global is a search each time
-local SALE, STOCK, CUSTOMERS, DEADLINES, EVENTS, RECORDS, FINISHED, ADJUSTMENT, LIMITS, ONCE, ROOM =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local WAITLIST, LINE, OFFERS = KEYS[12], KEYS[13], KEYS[14]
+local SALE = KEYS[1]
+local STOCK = KEYS[2]
+local CUSTOMERS = KEYS[3]
+local DEADLINES = KEYS[4]
+local EVENTS = KEYS[5]
+local RECORDS = KEYS[6]
+local FINISHED = KEYS[7]
+local ADJUSTMENT = KEYS[8]
+local LIMITS = KEYS[9]
+local ONCE = KEYS[10]
+local ROOM = KEYS[11]
+local WAITLIST = KEYS[12]
+local LINE = KEYS[13]
+local OFFERS = KEYS[14]
 local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
