@@ -54,7 +54,53 @@ func source(name string) string {
 		body = strings.ReplaceAll(body, "redis.call('HGET', SALE, 'building') ~= token", "false and token")
 	}
 	b.WriteString(body)
-	return withoutUnused(b.String())
+	return slim(b.String())
+}
+
+// block is a part of a script at its top level. One with a name is the function, key or constant of that name.
+type block struct {
+	text, name string
+	uses       map[string]int // words, with how often they are in it
+}
+
+// slim leaves out comments, and of shared parts the functions, keys and constants that a script does not use.
+// Those that only a function make_... of it uses are moved into that, which is called when they are needed: every
+// call makes all functions of the top level anew, and there is room for 200 names.
+func slim(text string) string {
+	blocks := blocksOf(text)
+	uses := map[string]int{}
+	for _, b := range blocks {
+		for w, n := range b.uses {
+			uses[w] += n
+		}
+	}
+	unused := func(b block) bool { return b.name != "" && uses[b.name] == b.uses[b.name] }
+	for i := slices.IndexFunc(blocks, unused); i >= 0; i = slices.IndexFunc(blocks, unused) {
+		for w, n := range blocks[i].uses {
+			uses[w] -= n
+		}
+		blocks = slices.Delete(blocks, i, i+1)
+	}
+	if at := slices.IndexFunc(blocks, func(b block) bool { return strings.HasPrefix(b.name, "make_") }); at >= 0 {
+		maker := &blocks[at]
+		head, rest, _ := strings.Cut(maker.text, "\n")
+		// From the end, as what uses a function is after it.
+		for i := at - 1; i >= 0; i-- {
+			if b := blocks[i]; b.name != "" && uses[b.name] == b.uses[b.name]+maker.uses[b.name] {
+				for w, n := range b.uses {
+					maker.uses[w] += n
+				}
+				rest = b.text + rest
+				blocks[i].text = ""
+			}
+		}
+		maker.text = head + "\n" + rest
+	}
+	var all strings.Builder
+	for _, b := range blocks {
+		all.WriteString(b.text)
+	}
+	return all.String()
 }
 
 var (
@@ -62,14 +108,7 @@ var (
 	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|'[^']*'|\d+|\{\})(?: --.*)?\n$`)
 )
 
-// withoutUnused leaves out comments, and the functions, keys and constants of shared parts that a script does not
-// use: every call makes all of its functions anew, and a script has room for 200 names.
-func withoutUnused(text string) string {
-	type block struct {
-		text, name string // name of a function, key or constant
-		uses       map[string]int
-	}
-	var blocks []block
+func blocksOf(text string) (blocks []block) {
 	var b strings.Builder
 	flush := func(name string) {
 		blocks = append(blocks, block{b.String(), name, words(b.String())})
@@ -96,24 +135,7 @@ func withoutUnused(text string) string {
 		}
 	}
 	flush(name)
-
-	uses := map[string]int{}
-	for _, b := range blocks {
-		for w, n := range b.uses {
-			uses[w] += n
-		}
-	}
-	unused := func(b block) bool { return b.name != "" && uses[b.name] == b.uses[b.name] }
-	for i := slices.IndexFunc(blocks, unused); i >= 0; i = slices.IndexFunc(blocks, unused) {
-		for w, n := range blocks[i].uses {
-			uses[w] -= n
-		}
-		blocks = slices.Delete(blocks, i, i+1)
-	}
-	for _, kept := range blocks {
-		b.WriteString(kept.text)
-	}
-	return b.String()
+	return blocks
 }
 
 func words(text string) map[string]int {

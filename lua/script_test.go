@@ -44,8 +44,34 @@ local function used(a)
 end
 
 return used(one)
-`, withoutUnused(text))
-	for _, s := range scripts {
-		require.Equal(t, s.text, withoutUnused(s.text), s.name)
-	}
+`, slim(text))
+	require.Equal(t, `local both = {}
+local function shared()
+end
+local function make_judge()
+local CAP = 2
+local function deep()
+  return CAP
+end
+local function rare()
+  return deep() + #both
+end
+  return rare() + shared()
+end
+return both[1] or shared() or make_judge()
+`, slim(`local CAP = 2
+local both = {}
+local function deep()
+  return CAP
+end
+local function shared()
+end
+local function rare()
+  return deep() + #both
+end
+local function make_judge()
+  return rare() + shared()
+end
+return both[1] or shared() or make_judge()
+`), "what only make_judge uses moves into it, in its order")
 }

@@ -10,7 +10,8 @@
 -- Eleven values joined by newlines: state, customer, fingerprint, lines, held_at, deadline,
 -- resolved_at, extension, order, seq, mark. sale.Reservation.Pack writes the same. Of one that waits,
 -- lines are as asked, held_at is when it began to, and order is the tier whose caps it has.
-local RECORD_FORM = '^' .. string.rep('([^\n]*)\n', 10) .. '([^\n]*)$'
+local RECORD_FORM = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n'
+  .. '([^\n]*)\n([^\n]*)\n([^\n]*)$'
 
 -- Returns the record's table, all values as text, or nil when there is none.
 local function parse_record(packed)
