@@ -2,6 +2,7 @@ package lua
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -61,6 +62,9 @@ func (s *Shard) Limit(ctx context.Context, group sale.LimitGroup, checks []Limit
 	return s.judged(ctx, limitScript, args, len(checks), func(int) string { return "" })
 }
 
+// errOriginsWanted: the shard has rules, and the batch went without ip and device. Nothing was done.
+var errOriginsWanted = errors.New("the limits want ip and device")
+
 // judged runs a script that answers each of n requests with outcome, detail and arrivals, after the
 // rules that it judged by and their time. id names a request.
 func (s *Shard) judged(
@@ -82,6 +86,9 @@ func (s *Shard) judged(
 		if limits.NowUs, err = strconv.ParseInt(now, 10, 64); err != nil {
 			return nil, fmt.Errorf("%s: %w: time: %w", sc.name, ErrScript, err)
 		}
+	}
+	if limits.Rules != "" && len(rest) == 2 {
+		return nil, errOriginsWanted
 	}
 	fields := 2 // of each request, and one more where there are rules
 	if limits.Rules != "" {

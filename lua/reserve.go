@@ -2,6 +2,7 @@ package lua
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,8 +87,35 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	if len(batch) == 0 || len(batch) > MaxBatch {
 		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
 	}
-	values := requestValues
-	if slices.ContainsFunc(batch, func(r ReserveRequest) bool { return r.Admission != "" }) {
+	id := func(i int) string { return batch[i].ID }
+	if s.unlimited.Load() {
+		answers, err := s.judged(ctx, reserveScript, s.reserveArgs(batch, false), len(batch), id)
+		if !errors.Is(err, errOriginsWanted) {
+			return answers, err
+		}
+		s.unlimited.Store(false)
+	}
+	answers, err := s.judged(ctx, reserveScript, s.reserveArgs(batch, true), len(batch), id)
+	if err == nil && answers[0].judgedWithoutLimits() {
+		s.unlimited.Store(true)
+	}
+	return answers, err
+}
+
+// judgedWithoutLimits says that the shard was there and has no rules.
+func (a *Answer) judgedWithoutLimits() bool {
+	return a.Limits.Rules == "" && a.Outcome != sale.Missing && a.Outcome != sale.Recovering
+}
+
+// reserveArgs are the arguments of reserve.lua, with or without what limits count by beside the customer: in a sale
+// without limits they would be a tenth of what a reserve costs Redis.
+func (s *Shard) reserveArgs(batch []ReserveRequest, origins bool) []any {
+	values := 4
+	if origins {
+		values += 2
+	}
+	admitted := slices.ContainsFunc(batch, func(r ReserveRequest) bool { return r.Admission != "" })
+	if admitted {
 		values++
 	}
 	args := make([]any, 0, 2+values*len(batch))
@@ -100,16 +128,16 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 		} else {
 			asks[i] = sale.PackLines(r.Lines) + "\n" + r.Actor + "\n" + r.Tier
 		}
-		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &asks[i], &r.IP, &r.Device)
-		if values > requestValues {
+		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &asks[i])
+		if origins {
+			args = append(args, &r.IP, &r.Device)
+		}
+		if admitted {
 			args = append(args, &r.Admission)
 		}
 	}
-	return s.judged(ctx, reserveScript, args, len(batch), func(i int) string { return batch[i].ID })
+	return args
 }
-
-// requestValues is how many values a request has in the call of reserve.lua without an admission.
-const requestValues = 6
 
 func (r *ReserveRequest) asksAs(other *ReserveRequest) bool {
 	return r.Actor == other.Actor && r.Tier == other.Tier && slices.Equal(r.Lines, other.Lines)

@@ -12,7 +12,7 @@
 --       EVENTS (write), RECORDS (read, write), LIMITS (read, write), ROOM (read, write),
 --       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
---       6 values      of a request: 6, or 7 when there is an admission in the batch
+--       6 values      of a request: 4, 2 more with ip and device, and 1 more with admission
 --       then of each request:
 --         id           reservation id
 --         customer     whose caps count
@@ -20,10 +20,11 @@
 --         ask          joined by newlines, the same for most of a drop: lines, packed and normalized, where
 --                      an empty location lets the sale's allocation pick; actor, who asks; tier
 --         ip           it comes from; '' for none, likewise
---         device
---         admission    (admission.lua) '' for none
+--         device       these two are left out of a batch for a sale that seems to have no limits
+--         admission    (admission.lua) '' for none; left out when nobody in the batch brings one
 -- Replies: DONE, then rules and time (limits.lua), then of each request outcome, detail, and if there are
---   rules where it stands in them as limit.lua says it, '' when they were not asked
+--   rules where it stands in them as limit.lua says it, '' when they were not asked; no requests when there
+--   are rules and ip and device are left out: then nothing has been done
 --   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
 --   WAITLISTED           it waits from now on: how many are before it, and the record
 --   WAITING              it waits since before: likewise
@@ -44,6 +45,11 @@ end
 
 local FIRST, STRIDE = 7, tonumber(ARGV[6])
 local stream_max = tonumber(ARGV[5])
+local reply = head(shard, 'DONE')
+add_limits(reply, shard, shard.limits)
+if shard.limits ~= '' and STRIDE < 6 then
+  return reply
+end
 
 -- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
 -- that are not replays.
@@ -96,8 +102,8 @@ do
       if tiered then
         tier_of[n] = lines.tier ~= '' and caps_of(shard, lines.tier)
       end
-      if roomed and STRIDE > 6 and ARGV[at + 6] ~= '' then
-        note_admission(n, customer, ARGV[at + 6])
+      if roomed and STRIDE % 2 == 1 and ARGV[at + STRIDE - 1] ~= '' then
+        note_admission(n, customer, ARGV[at + STRIDE - 1])
       end
     end
   end
@@ -321,8 +327,6 @@ local function place_one(lines)
   return level
 end
 
-local reply = head(shard, 'DONE')
-add_limits(reply, shard, shard.limits)
 local last = #reply
 
 -- As pack_record writes a record.

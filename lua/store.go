@@ -99,6 +99,8 @@ type Shard struct {
 	Sale   string
 	Number int
 	life   atomic.Pointer[life]
+	// unlimited: by the last reply the sale has no rules, see Reserve.
+	unlimited atomic.Bool
 }
 
 // life is the epoch that this process last heard of, and the newest seq seen in it.

@@ -268,6 +268,31 @@ func limitChanged(t *testing.T, rdb redis.UniversalClient) {
 	require.Eventually(t, func() bool { return e.attempt("c-3", "", "").Outcome == sale.Held }, longWait, shortWait)
 }
 
+// While a sale has no limits, calls go without what they count by. That is made up for in the first call that
+// meets new ones.
+func limitsBegin(t *testing.T, rdb redis.UniversalClient) {
+	e := limitEnv(t, rdb, sale.Limits{})
+	for range 3 {
+		require.Equal(t, lua.LimitState{}, e.attempt("c-1", "ip-1", "d-1").Limits)
+	}
+	e.relimit(sale.Limits{IP: limited(2), Device: limited(9)})
+	before := e.Books().Seq
+	a := e.attempt("c-2", "ip-1", "d-1")
+	require.Equal(t, sale.Held, a.Outcome)
+	require.Equal(t, [3]int64{-1, 1, 8}, left(t, a.Limits), "counted by the values that came with it")
+	require.Equal(t, before+1, e.Books().Seq, "held once")
+	require.Equal(t, sale.Held, e.attempt("c-3", "ip-1", "d-1").Outcome)
+	a = e.attempt("c-4", "ip-1", "d-1")
+	require.Equal(t, sale.RateLimited, a.Outcome)
+	require.Equal(t, "ip", sale.Dimensions[a.Limit.Dimension])
+	e.relimit(sale.Limits{})
+	for range 3 {
+		require.Equal(t, lua.LimitState{}, e.attempt("c-5", "ip-1", "d-1").Limits)
+	}
+	e.relimit(sale.Limits{Device: limited(1)})
+	require.Equal(t, sale.RateLimited, e.attempt("c-6", "ip-2", "d-1").Outcome)
+}
+
 func limitsInBatch(t *testing.T, rdb redis.UniversalClient) {
 	e := limitEnv(t, rdb, sale.Limits{Customer: limited(2), Device: limited(3)})
 	var batch []lua.ReserveRequest

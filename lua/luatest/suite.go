@@ -46,6 +46,7 @@ var Suite = []struct {
 	{"a replay is never limited", replaysUnlimited},
 	{"limits in shadow mode, and off", limitModes},
 	{"a changed limit counts at once", limitChanged},
+	{"limits begin with the call that meets them", limitsBegin},
 	{"a batch sees its own attempts", limitsInBatch},
 	{"limits of the other routes", limitOtherRoutes},
 	{"hostile names share no limit", limitsOfHostileNames},
