@@ -31,7 +31,7 @@ if rules[1] then
     count = add_fields(rules, fields, count, i)
   end
   at = find_generations(shard)
-  read_arrivals(at)
+  read_arrivals(at, fields)
 end
 local first = 0
 for i = FIRST, #ARGV, STRIDE do
@@ -46,7 +46,7 @@ for i = FIRST, #ARGV, STRIDE do
 end
 
 -- A confirmation is let through by a full memory, and so is what counts it.
-if any_spent and group == 'settle' then
+if write_count > 0 and group == 'settle' then
   pass_full_memory()
 end
 save_arrivals(shard, at)

@@ -117,7 +117,7 @@ do
   end
   if limited then
     generations = find_generations(shard)
-    read_arrivals(generations)
+    read_arrivals(generations, fields)
   end
 end
 

@@ -15,12 +15,11 @@
 local MIN_GENERATION = 10000 -- ms: a generation costs a few commands
 local IDLE = 60000 -- ms that a generation which nothing unlinks outlives all that is in it
 
--- What attempts of this call are counted by: a field has a slot, and what is known of it is there. Slots
--- and not tables by field, which grow at a price that a batch would notice.
-local slots, slot_names = {}, {}
-local arrivals = {} -- by slot: text as it was read, in us; false or nothing for none
-local spent = {} -- by slot: text that save_arrivals writes
-local any_spent = false
+-- What an attempt is counted by is a field of LIMITS, one a rule. The fields of all attempts of a call are
+-- one list, and an attempt has those after its first.
+local arrivals = {} -- in the order of that list: text as it was read; false or nothing for none
+local spent = {} -- by field: text that this call writes
+local writes, write_count = {}, 0 -- field and text in turn, as they came: the last of a field counts
 
 -- The rules of a group of routes. Each group counts in fields of its own. places are where in ARGV an
 -- attempt says what each dimension counts it by.
@@ -37,28 +36,15 @@ local function parse_rules(packed, group, places)
   return rules
 end
 
--- Puts the slots of an attempt into fields after first, one a rule; false where it has no value. base is
--- what the places of its values in ARGV are counted from. Returns where the next attempt's begin.
-local slot_count = 0
+-- Puts the fields of an attempt into fields after first, one a rule; '' where it has no value. base is what
+-- the places of its values in ARGV are counted from. Returns where the next attempt's begin.
 local function add_fields(rules, fields, first, base)
   for i = 1, #rules do
     local rule = rules[i]
     local value = ARGV[base + rule.place]
-    local slot = false
-    if value ~= '' then
-      local field = rule.prefix .. value
-      slot = slots[field]
-      if not slot then
-        slot = slot_count + 1
-        slot_count = slot
-        slots[field] = slot
-        slot_names[slot] = field
-      end
-    end
-    first = first + 1
-    fields[first] = slot
+    fields[first + i] = value ~= '' and rule.prefix .. value or ''
   end
-  return first
+  return first + #rules
 end
 
 -- The generations as they are for this call; begins means that a write begins a new one. What was
@@ -79,20 +65,20 @@ local function find_generations(shard)
   return at
 end
 
--- Reads the arrivals of all slots, one command a generation.
-local function read_arrivals(at)
-  if at.current == '0' or not slot_names[1] then
+-- Reads the arrivals of all fields, one command a generation.
+local function read_arrivals(at, fields)
+  if at.current == '0' then
     return
   end
-  arrivals = read_in_chunks('HMGET', LIMITS .. at.current, slot_names)
+  arrivals = read_in_chunks('HMGET', LIMITS .. at.current, fields)
   if not at.reads_before then
     return
   end
   local absent, names = {}, {}
-  for slot = 1, #slot_names do
-    if not arrivals[slot] then
-      absent[#absent + 1] = slot
-      names[#absent] = slot_names[slot]
+  for i = 1, #fields do
+    if not arrivals[i] then
+      absent[#absent + 1] = i
+      names[#absent] = fields[i]
     end
   end
   local texts = read_in_chunks('HMGET', LIMITS .. at.before, names)
@@ -101,20 +87,26 @@ local function read_arrivals(at)
   end
 end
 
+local function spend(field, text)
+  spent[field] = text
+  writes[write_count + 1], writes[write_count + 2] = field, text
+  write_count = write_count + 2
+end
+
 -- Judges an attempt by every rule, without spending. Returns nothing when it may pass, else the
 -- dimension that refuses for longest and the us to wait, joined by a newline; 0 us is for ever.
 local function judge_limits(shard, rules, fields, first, cost)
   local now, dimension, longest = shard.now_us, nil, 0
   for i = 1, #rules do
-    local rule, slot = rules[i], fields[first + i]
+    local rule, field = rules[i], fields[first + i]
     rule.refuses = false
-    if slot then
-      local text, arrival = spent[slot] or arrivals[slot], now
+    if field ~= '' then
+      local text, arrival = spent[field] or arrivals[first + i], now
       if text then
         arrival = tonumber(text)
         if arrival > now + rule.window then
           arrival = now + rule.window
-          spent[slot], any_spent = whole(arrival), true
+          spend(field, whole(arrival))
         elseif arrival < now then
           arrival = now
         end
@@ -137,23 +129,28 @@ end
 -- stand alike. Returns where it stands then, or nothing when it is to be judged as others are.
 local first_texts, first_standing = {}, nil
 local function spend_first(shard, rules, fields, first)
-  for i = first + 1, first + #rules do
-    local slot = fields[i]
-    if not slot or spent[slot] or arrivals[slot] then
+  local count = #rules
+  for i = first + 1, first + count do
+    if arrivals[i] or spent[fields[i]] or fields[i] == '' then
       return nil
     end
   end
-  for i = 1, first_standing and 0 or #rules do
+  for i = 1, first_standing and 0 or count do
     if rules[i].burst < 1 then
       return nil
     end
     first_texts[i] = whole(shard.now_us + rules[i].interval)
   end
   first_standing = first_standing or table.concat(first_texts, ' ')
-  for i = 1, #rules do
-    spent[fields[first + i]] = first_texts[i]
+  local size = write_count
+  for i = 1, count do
+    local field, text = fields[first + i], first_texts[i]
+    spent[field] = text
+    writes[size + 1] = field
+    writes[size + 2] = text
+    size = size + 2
   end
-  any_spent = true
+  write_count = size
   return first_standing
 end
 
@@ -163,18 +160,17 @@ end
 local standing, joined = {}, nil
 local function settle_limits(shard, rules, fields, first, passed)
   for i = 1, #rules do
-    local rule, slot, text = rules[i], fields[first + i], '-'
-    if slot and passed and not rule.refuses then
+    local rule, field, text = rules[i], fields[first + i], '-'
+    if field ~= '' and passed and not rule.refuses then
       local after = rule.after
       if rule.made ~= after then
         rule.made, rule.made_text = after, whole(after)
       end
       text = rule.made_text
-      spent[slot] = text
-      any_spent = true
-    elseif slot then
+      spend(field, text)
+    elseif field ~= '' then
       shard.now_us_text = shard.now_us_text or whole(shard.now_us)
-      text = spent[slot] or arrivals[slot] or shard.now_us_text
+      text = spent[field] or arrivals[first + i] or shard.now_us_text
       if rule.refuses and rule.shadow then
         text = '!' .. text
       end
@@ -189,17 +185,8 @@ end
 
 -- Writes all arrivals that changed. Nothing here but its first write can be refused.
 local function save_arrivals(shard, at)
-  if not any_spent then
+  if write_count == 0 then
     return
-  end
-  local writes, count = {}, 0
-  for slot = 1, #slot_names do
-    local text = spent[slot]
-    if text then
-      writes[count + 1] = slot_names[slot]
-      writes[count + 2] = text
-      count = count + 2
-    end
   end
   local current = at.begins and shard.now_text or at.current
   call_in_chunks('HSET', LIMITS .. current, writes)
