@@ -15,7 +15,7 @@ import (
 // scanPage is how many keys one SCAN asks for.
 const scanPage = 1_000
 
-// measure counts what may grow in Redis: the stream, of which tail events may stay, the records that
+// measure counts what may grow in Redis: the stream, of which tail entries may stay, the records that
 // are finished and have no end, and what is left of past epochs. It is for one server, as the embedded
 // one is.
 func measure(ctx context.Context, rdb redis.UniversalClient, saleID string, tail int64) ([]loadtest.Measure, error) {
@@ -44,7 +44,7 @@ func measure(ctx context.Context, rdb redis.UniversalClient, saleID string, tail
 		return nil, err
 	}
 	return []loadtest.Measure{
-		{What: "events in the stream", Got: stream, Limit: tail},
+		{What: "entries in the stream", Got: stream, Limit: tail},
 		{What: "finished records without an end", Got: endless, Limit: 0},
 		{What: "keys of past epochs", Got: past, Limit: 0},
 	}, nil
