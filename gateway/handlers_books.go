@@ -104,7 +104,7 @@ func (g *Gateway) orderSale(r *request, verb string, order func(context.Context,
 		out, err = order(ctx, id)
 		return err
 	})
-	g.log.Info(verb, "request_id", r.id, "sale", id, "actor", r.actor(), "done", err == nil)
+	g.log.Info(verb, "request_id", string(r.id), "sale", id, "actor", r.actor(), "done", err == nil)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		return refuse(codeUnknownSale, "The books have no sale %s yet.", id)
@@ -190,7 +190,7 @@ func (g *Gateway) settleLetter(r *request, state ledger.LetterState, order func(
 	case err != nil:
 		return err
 	default:
-		g.log.Info("dead letter settled", "request_id", r.id, "id", id, "state", state, "actor", r.actor())
+		g.log.Info("dead letter settled", "request_id", string(r.id), "id", id, "state", state, "actor", r.actor())
 	}
 	return r.json(fasthttp.StatusOK, Settled{ID: id, State: string(state)})
 }

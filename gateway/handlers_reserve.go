@@ -43,13 +43,12 @@ func (g *Gateway) reserve(r *request) error {
 	if err := g.tooLate(r, v, try, body.ReservationID, lines); err != nil {
 		return err
 	}
-	began := time.Now()
 	a, err := g.reserver.reserve(untilAnswered, body.Sale, lua.ReserveRequest{
 		ID: body.ReservationID, Customer: body.Customer, Lines: lines, Actor: r.actor(),
 		Fingerprint: sale.Fingerprint(body.Sale, body.Customer, lines),
 		IP:          who.ip, Device: who.device, Tier: who.tier, Admission: g.admissionOf(v, body),
 	})
-	g.pace.Observe(time.Since(began), err != nil)
+	g.pace.Observe(time.Since(r.started), err != nil)
 	g.limiter.leave(r, try, a, err)
 	if inLine, err := g.lineUp(r, v, body, a, err); inLine {
 		return err

@@ -302,7 +302,7 @@ func (g *Gateway) changeSale(r *request, verb, reason string, edit func(*sale.Ve
 		if err != nil {
 			return err
 		}
-		g.log.Info("sale "+verb, "request_id", r.id, "sale", id, "version", stored.Version, "actor", next.Actor)
+		g.log.Info("sale "+verb, "request_id", string(r.id), "sale", id, "version", stored.Version, "actor", next.Actor)
 		return g.whenApplied(r, fiber.StatusOK, stored)
 	}
 	return refuse(codeVersionMismatch, "Others change the sale at the same time.")

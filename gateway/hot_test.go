@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -91,6 +92,33 @@ func TestRequestsDoNotMixInTheirRoom(t *testing.T) {
 				}
 				if status != 201 {
 					assert.Contains(t, all, `"instance":"`+got.Header.Get("X-Request-Id")+`"`)
+				}
+			}
+		})
+	}
+	work.Wait()
+}
+
+// Ids that clients chose, of any length, and our own live in room that they use in turn.
+func TestRequestIDsDoNotMixInTheirRoom(t *testing.T) {
+	r := newRig(t, mini(t), nil)
+	var work sync.WaitGroup
+	for worker := range 8 {
+		work.Go(func() {
+			for n := range 40 {
+				chosen := fmt.Sprintf("trace-%d-%d-%s", worker, n, strings.Repeat("x", n*3))
+				for _, id := range []string{chosen, ""} {
+					got, err := r.try("POST", "/v1/reserve", "{}", "X-Request-Id", id)
+					if !assert.NoError(t, err) || !assert.Equal(t, 400, got.StatusCode, "%s", got.text) {
+						return
+					}
+					answered := got.Header.Get("X-Request-Id")
+					assert.Contains(t, string(got.text), `"instance":"`+answered+`"`)
+					if id != "" {
+						assert.Equal(t, id, answered)
+					} else {
+						assert.NotContains(t, answered, "trace")
+					}
 				}
 			}
 		})

@@ -401,9 +401,9 @@ func (p *problem) member(name string, v any) *problem {
 // refuse answers with a problem.
 func (r *request) refuse(p *problem) { r.text = p.write(r.ctx, r.id, r.text[:0]) }
 
-// write puts the problem document into the response. It is written behind room, and returned as room for the
-// next.
-func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string, room []byte) []byte {
+// write puts the problem document into the response. It is written into room; what is returned is other room
+// in place of it.
+func (p *problem) write(ctx *fasthttp.RequestCtx, requestID, room []byte) []byte {
 	begin := beginnings[p.code]
 	h := &ctx.Response.Header
 	ctx.SetStatusCode(begin.status)
@@ -418,9 +418,7 @@ func (p *problem) write(ctx *fasthttp.RequestCtx, requestID string, room []byte)
 	if p.code == codeUnauthenticated {
 		h.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	}
-	b := p.document(room, begin.text, requestID)
-	ctx.Response.SetBody(b)
-	return b
+	return ctx.Response.SwapBody(p.document(room, begin.text, requestID))
 }
 
 // beginning is what all documents of a code begin with, up to their detail.
@@ -438,11 +436,11 @@ var beginnings = func() map[code]beginning {
 	return all
 }()
 
-func (p *problem) document(b []byte, beginning, requestID string) []byte {
+func (p *problem) document(b []byte, beginning string, requestID []byte) []byte {
 	b = quote(append(b, beginning...), p.detail)
-	b = append(b, `,"instance":`...)
-	b = quote(b, requestID)
-	b = append(b, `,"code":"`...)
+	b = append(b, `,"instance":"`...)
+	b = append(b, requestID...) // Its letters need no escaping.
+	b = append(b, `","code":"`...)
 	b = append(b, p.code...)
 	b = append(b, '"')
 	if len(p.errs) > 0 {

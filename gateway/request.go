@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -26,7 +27,6 @@ type request struct {
 	c     *fiber.Ctx
 	ctx   *fasthttp.RequestCtx
 	route *route
-	id    string
 	who   identity
 	// started is when the handler began.
 	started time.Time
@@ -40,7 +40,8 @@ type request struct {
 // scratch is room that a request has while it is answered, and then the next one: nothing of it may be
 // kept. A reserve lives in it, so that a refusal, which most of a drop is, asks for next to no memory.
 type scratch struct {
-	text    []byte // of the answer
+	id      []byte // of the request, in letters that need no escaping
+	text    []byte // room for that of the answer
 	members []byte // of a problem
 	refused problem
 	reserve struct {
@@ -58,9 +59,10 @@ const textMax = 16 << 10
 var requestPool = sync.Pool{New: func() any { return &request{scratch: new(scratch)} }}
 
 // newRequest begins a request; release ends it.
-func newRequest(ctx *fasthttp.RequestCtx, id string) *request {
+func newRequest(ctx *fasthttp.RequestCtx, ids *requestIDs) *request {
 	r := requestPool.Get().(*request)
-	*r = request{ctx: ctx, id: id, scratch: r.scratch}
+	*r = request{ctx: ctx, scratch: r.scratch}
+	r.id = ids.of(ctx, r.id[:0])
 	return r
 }
 
@@ -111,10 +113,10 @@ func (r *request) param(name string) string {
 // readQuery reads the parameters of the route, each at most once; others are an error, so that a
 // typo never passes silently.
 func (r *request) readQuery() error {
-	args := r.ctx.QueryArgs()
-	if args.Len() == 0 && len(r.route.query) == 0 {
-		return nil
+	if len(r.route.query) == 0 && bytes.IndexByte(r.ctx.Request.Header.RequestURI(), '?') < 0 {
+		return nil // The address need not be taken apart.
 	}
+	args := r.ctx.QueryArgs()
 	var f fields
 	values := map[string]string{}
 	for k, v := range args.All() {
@@ -168,12 +170,11 @@ func (r *request) raw(status int, b []byte) error {
 	return nil
 }
 
-// written answers with the JSON text that was written into the scratch.
+// written answers with the JSON text that was written into the scratch, which gets other room in place of it.
 func (r *request) written(status int, b []byte) error {
-	r.text = b
 	r.ctx.SetStatusCode(status)
 	r.ctx.Response.Header.SetContentType("application/json")
-	r.ctx.Response.SetBody(b)
+	r.text = r.ctx.Response.SwapBody(b)
 	return nil
 }
 
