@@ -3,27 +3,26 @@ package loadtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/valyala/fasthttp"
-
-	"flashgate/sale"
 )
 
 // client speaks the HTTP contract. It never repeats a call by itself: an answer that did not come
 // is an unknown outcome, and the shopper decides what to do about it.
 type client struct {
-	http  *fasthttp.Client
-	bases []string
+	wires []*wire // one for each gateway
 	calls atomic.Uint64
-	auth  string
-	sale  string
-	limit time.Duration
+	// get and post are the headers of such calls.
+	get, post string
+	sale      string
+	limit     time.Duration
+	wrong     error // with the URL
 }
 
 // gateways are all that serve the sale, the first first.
@@ -36,54 +35,22 @@ func gateways(baseURL string, others []string) []string {
 }
 
 func newClient(bases []string, token, saleID string, connections int, timeout time.Duration) *client {
-	return &client{
-		http: &fasthttp.Client{
-			Name:            "flashgate-loadtest",
-			MaxConnsPerHost: connections,
-			// Shoppers wait for a connection as they would for a slow server: it is part of the
-			// latency that they see.
-			MaxConnWaitTimeout:        timeout,
-			MaxIdemponentCallAttempts: 1,
-			RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
-			MaxIdleConnDuration:       30 * time.Second,
-			// A page of a large sale's availability fits.
-			MaxResponseBodySize: 16 << 20,
-		},
-		bases: bases, auth: "Bearer " + token, sale: saleID, limit: timeout,
+	c := &client{get: "Authorization: Bearer " + token + crlf, sale: saleID, limit: timeout}
+	c.post = c.get + "Content-Type: application/json" + crlf
+	for _, base := range bases {
+		w, err := newWire(base, connections)
+		if err != nil {
+			return &client{wrong: err}
+		}
+		c.wires = append(c.wires, w)
 	}
+	return c
 }
 
-func (c *client) close() { c.http.CloseIdleConnections() }
-
-// call is the body of the storefront's verbs; what is empty is left out.
-type call struct {
-	Sale          string      `json:"sale"`
-	ReservationID string      `json:"reservation_id"`
-	Customer      string      `json:"customer,omitempty"`
-	Lines         []sale.Line `json:"lines,omitempty"`
-	OrderID       string      `json:"order_id,omitempty"`
-	Extension     int64       `json:"extension,omitempty"`
-	Restock       bool        `json:"restock,omitempty"`
-	Reason        string      `json:"reason,omitempty"`
-	Tier          string      `json:"tier,omitempty"`
-	Admission     string      `json:"admission,omitempty"`
-}
-
-// reply is what any of the answers may hold.
-type reply struct {
-	Code         string      `json:"code"`
-	State        sale.State  `json:"state"`
-	Customer     string      `json:"customer"`
-	OrderID      string      `json:"order_id"`
-	Durable      bool        `json:"durable"`
-	Lines        []sale.Line `json:"lines"`
-	HeldAt       string      `json:"held_at"`
-	ExpiresAt    string      `json:"expires_at"`
-	RetryAfterMs int64       `json:"retry_after_ms"`
-	// Of a ticket.
-	Ticket      string `json:"ticket"`
-	Admission   string `json:"admission"`
-	PollAfterMs int64  `json:"poll_after_ms"`
+func (c *client) close() {
+	for _, w := range c.wires {
+		w.close()
+	}
 }
 
 // stockReply is the body of GET /v1/availability.
@@ -119,18 +86,14 @@ type LocationStock struct {
 // do makes a call and fills the answer; Status stays 0 when none came.
 func (c *client) do(ctx context.Context, a *Answer, body call) {
 	body.Sale, body.ReservationID = c.sale, a.ID
-	raw, err := json.Marshal(body)
-	if err != nil {
-		a.Gone = err.Error()
-		return
-	}
-	c.send(ctx, a, fasthttp.MethodPost, "/v1/"+string(a.Verb), raw)
+	var room [512]byte
+	c.send(ctx, a, http.MethodPost, "/v1/"+string(a.Verb), body.appendTo(room[:0]))
 }
 
 // find reads a reservation.
 func (c *client) find(ctx context.Context, id string) Answer {
 	a := Answer{Verb: Find, ID: id}
-	c.send(ctx, &a, fasthttp.MethodGet,
+	c.send(ctx, &a, http.MethodGet,
 		"/v1/reservations/"+url.PathEscape(id)+"?sale="+url.QueryEscape(c.sale), nil)
 	return a
 }
@@ -142,33 +105,41 @@ func (c *client) join(ctx context.Context, a *Answer, customer string) reply {
 		a.Gone = err.Error()
 		return reply{}
 	}
-	return c.send(ctx, a, fasthttp.MethodPost, "/v1/queue", body)
+	return c.send(ctx, a, http.MethodPost, "/v1/queue", body)
 }
 
 func (c *client) ticket(ctx context.Context, a *Answer, ticket string) reply {
-	return c.send(ctx, a, fasthttp.MethodGet, "/v1/queue/"+url.PathEscape(ticket), nil)
+	return c.send(ctx, a, http.MethodGet, "/v1/queue/"+url.PathEscape(ticket), nil)
 }
 
 // look reads the stock of one SKU.
 func (c *client) look(ctx context.Context, a *Answer, sku string) {
-	c.send(ctx, a, fasthttp.MethodGet,
+	c.send(ctx, a, http.MethodGet,
 		"/v1/availability?sale="+url.QueryEscape(c.sale)+"&sku="+url.QueryEscape(sku), nil)
 }
+
+const crlf = "\r\n"
 
 // nonsense begins what is said of an answer that is not of this contract.
 const nonsense = "not an answer of this contract: "
 
 func (c *client) send(ctx context.Context, a *Answer, method, path string, body []byte) (r reply) {
-	resp, err := c.roundTrip(ctx, method, path, body)
-	if err != nil {
+	headers := c.get
+	if body != nil {
+		headers = c.post
+	}
+	err := c.roundTrip(ctx, method, path, headers, body, func(resp *response, known *words) {
+		a.Status, a.Replayed = resp.status, resp.replayed
+		a.RetryAfter = time.Duration(resp.retryAfter) * time.Second
+		if err := r.read(resp.body, known); err != nil {
+			a.Gone = nonsense + err.Error()
+		}
+	})
+	switch {
+	case err != nil:
 		a.Gone = err.Error()
 		return r
-	}
-	defer fasthttp.ReleaseResponse(resp)
-	a.Status = resp.StatusCode()
-	a.Replayed = string(resp.Header.Peek("Idempotent-Replayed")) == "true"
-	if err := json.Unmarshal(resp.Body(), &r); err != nil {
-		a.Gone = nonsense + err.Error()
+	case a.Gone != "":
 		if a.Status < 300 {
 			a.Status = 0 // A 2xx whose body cannot be read says nothing.
 		}
@@ -182,54 +153,60 @@ func (c *client) send(ctx context.Context, a *Answer, method, path string, body 
 	if a.Customer == "" {
 		a.Customer = r.Customer
 	}
-	a.RetryAfter = time.Duration(r.RetryAfterMs) * time.Millisecond
-	if a.Verb == Reserve && a.Status == fasthttp.StatusAccepted {
-		a.Ticket, a.RetryAfter = r.Ticket, time.Duration(r.PollAfterMs)*time.Millisecond
+	wait := r.RetryAfterMs
+	if a.Verb == Reserve && a.Status == http.StatusAccepted {
+		a.Ticket, wait = r.Ticket, r.PollAfterMs
 	}
-	if s, err := strconv.Atoi(string(resp.Header.Peek("Retry-After"))); err == nil && a.RetryAfter == 0 {
-		a.RetryAfter = time.Duration(s) * time.Second
+	if wait != 0 {
+		a.RetryAfter = time.Duration(wait) * time.Millisecond
 	}
 	return r
 }
 
 // availability reads the stock of the whole sale.
 func (c *client) availability(ctx context.Context) (status int, items []ItemStock, err error) {
-	resp, err := c.roundTrip(ctx, fasthttp.MethodGet, "/v1/availability?sale="+url.QueryEscape(c.sale), nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer fasthttp.ReleaseResponse(resp)
-	if resp.StatusCode() != fasthttp.StatusOK {
-		return resp.StatusCode(), nil, nil
-	}
 	var r stockReply
-	if err := json.Unmarshal(resp.Body(), &r); err != nil {
-		return 0, nil, fmt.Errorf("availability: %s%w", nonsense, err)
+	var odd error
+	err = c.roundTrip(ctx, http.MethodGet, "/v1/availability?sale="+url.QueryEscape(c.sale), c.get, nil,
+		func(resp *response, _ *words) {
+			if status = resp.status; status == http.StatusOK {
+				odd = json.Unmarshal(resp.body, &r)
+			}
+		})
+	if odd != nil {
+		return 0, nil, fmt.Errorf("availability: %s%w", nonsense, odd)
 	}
-	return resp.StatusCode(), r.Items, nil
+	return status, r.Items, err
 }
 
-// roundTrip makes one HTTP call. The caller releases the response.
-func (c *client) roundTrip(ctx context.Context, method, path string, body []byte) (*fasthttp.Response, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// roundTrip makes one HTTP call, with headers that each end in CRLF, and lets read look at the answer.
+func (c *client) roundTrip(
+	ctx context.Context, method, path, headers string, body []byte, read func(*response, *words),
+) error {
+	if err := errors.Join(ctx.Err(), c.wrong); err != nil {
+		return err
 	}
-	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(req)
-	req.SetRequestURI(c.bases[(c.calls.Add(1)-1)%uint64(len(c.bases))] + path)
-	req.Header.SetMethod(method)
-	req.Header.Set("Authorization", c.auth)
-	if body != nil {
-		req.Header.SetContentType("application/json")
-		req.SetBodyRaw(body)
-	}
+	w := c.wires[(c.calls.Add(1)-1)%uint64(len(c.wires))]
 	until := time.Now().Add(c.limit)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
-	if err := c.http.DoDeadline(req, resp, until); err != nil {
-		fasthttp.ReleaseResponse(resp)
-		return nil, err
+	over, err := w.take(until)
+	if err != nil {
+		return err
 	}
-	return resp, nil
+	to := append(append(append(over.out[:0], method...), ' '), w.prefix...)
+	to = append(append(to, path...), " HTTP/1.1"+crlf+"User-Agent: flashgate-loadtest"+crlf+"Host: "...)
+	to = append(append(append(to, w.host...), crlf...), headers...)
+	if body != nil {
+		to = strconv.AppendInt(append(to, "Content-Length: "...), int64(len(body)), 10)
+		to = append(to, crlf...)
+	}
+	over.out = append(append(to, crlf...), body...)
+	if err := w.ask(over, until); err != nil {
+		return err
+	}
+	read(&over.answer, &over.known)
+	w.give(over)
+	return nil
 }

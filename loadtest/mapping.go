@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"flashgate/sale"
 )
@@ -46,6 +45,9 @@ type MappedCall struct {
 	SoldOutText string `json:"sold_out_text,omitempty"`
 }
 
+// ownHeaders say where a request ends, and its connection.
+var ownHeaders = []string{"Content-Length", "Transfer-Encoding", "Connection", "Expect", "Upgrade"}
+
 // Validate says everything that is wrong with a mapping.
 func (m *Mapping) Validate() (wrong []sale.FieldError) {
 	add := func(bad bool, pointer, detail string) {
@@ -67,6 +69,11 @@ func (m *Mapping) Validate() (wrong []sale.FieldError) {
 		add(!slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, c.Method), at+"/method",
 			"must be GET, POST, PUT, PATCH or DELETE")
 		add(!strings.HasPrefix(c.Path, "/"), at+"/path", "must begin with /")
+		for name, value := range c.Headers {
+			add(strings.ContainsAny(name+value, crlf), at+"/headers/"+name, "must be one line")
+			add(slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, name) }),
+				at+"/headers/"+name, "is set by the load itself")
+		}
 		add(len(c.Success) == 0, at+"/success", "must name at least one status, such as [200, 201]")
 	}
 	for sku, units := range m.Stock {
@@ -80,22 +87,48 @@ func (m *Mapping) Validate() (wrong []sale.FieldError) {
 // peer asks another system.
 type peer struct {
 	*client
-	calls map[Verb]*MappedCall
+	calls map[Verb]*peerCall
+}
+
+// peerCall is a mapped call, with its headers as they are sent.
+type peerCall struct {
+	*MappedCall
+	headers string
 }
 
 func newPeer(m *Mapping, o *Options) *peer {
 	p := &peer{
 		client: newClient([]string{o.BaseURL}, o.Token, o.Sale.Sale, o.Connections, o.Timeout),
-		calls:  map[Verb]*MappedCall{Reserve: &m.Reserve},
+		calls:  map[Verb]*peerCall{},
 	}
 	for verb, c := range map[Verb]*MappedCall{
-		Confirm: m.Confirm, Release: m.Release, Cancel: m.Cancel, Find: m.Read,
+		Reserve: &m.Reserve, Confirm: m.Confirm, Release: m.Release, Cancel: m.Cancel, Find: m.Read,
 	} {
 		if c != nil {
-			p.calls[verb] = c
+			p.calls[verb] = &peerCall{c, p.headers(c)}
 		}
 	}
 	return p
+}
+
+// headers are those of a call, still to be filled in. A Host is that of all calls.
+func (p *peer) headers(c *MappedCall) string {
+	var b strings.Builder
+	typed := c.Body == ""
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		if strings.EqualFold(name, "Host") {
+			for _, w := range p.wires {
+				w.host = c.Headers[name]
+			}
+			continue
+		}
+		typed = typed || strings.EqualFold(name, "Content-Type")
+		b.WriteString(name + ": " + c.Headers[name] + crlf)
+	}
+	if !typed {
+		b.WriteString("Content-Type: application/json" + crlf)
+	}
+	return b.String()
 }
 
 // unmapped is the code of what a peer cannot be asked.
@@ -104,7 +137,7 @@ const unmapped = "not-in-the-mapping"
 func (p *peer) do(ctx context.Context, a *Answer, body call) {
 	c := p.calls[a.Verb]
 	if c == nil {
-		a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+		a.Status, a.Code = http.StatusNotImplemented, unmapped
 		return
 	}
 	line := sale.Line{Qty: 1}
@@ -113,73 +146,74 @@ func (p *peer) do(ctx context.Context, a *Answer, body call) {
 	}
 	fill := strings.NewReplacer("{id}", a.ID, "{customer}", a.Customer, "{order}", body.OrderID, "{sku}", line.SKU,
 		"{qty}", strconv.FormatInt(line.Qty, 10), "{location}", line.Location, "{sale}", p.sale)
-	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(req)
-	defer fasthttp.ReleaseResponse(resp)
-	req.SetRequestURI(p.bases[0] + fill.Replace(c.Path))
-	req.Header.SetMethod(c.Method)
+	var content []byte
 	if c.Body != "" {
-		req.Header.SetContentType("application/json")
-		req.SetBodyString(fill.Replace(c.Body))
+		content = []byte(fill.Replace(c.Body))
 	}
-	for name, value := range c.Headers {
-		req.Header.Set(name, fill.Replace(value))
-	}
-	until := time.Now().Add(p.limit)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
-	}
-	if err := p.http.DoDeadline(req, resp, until); err != nil {
+	err := p.roundTrip(ctx, c.Method, escaped(fill.Replace(c.Path)), fill.Replace(c.headers), content,
+		func(resp *response, _ *words) { p.judge(a, c, resp, line) })
+	if err != nil {
 		a.Gone = err.Error()
-		return
 	}
-	p.judge(a, c, resp, line)
+}
+
+// escaped is a path with what cannot stand in a request line as %XX.
+func escaped(path string) string {
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; c <= ' ' || c >= 0x7f {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // judge turns a peer's answer into one of ours.
-func (p *peer) judge(a *Answer, c *MappedCall, resp *fasthttp.Response, line sale.Line) {
-	a.Status = resp.StatusCode()
+func (p *peer) judge(a *Answer, c *peerCall, resp *response, line sale.Line) {
+	a.Status = resp.status
 	switch {
-	case slices.Contains(c.SoldOut, a.Status) && strings.Contains(string(resp.Body()), c.SoldOutText):
-		a.Status, a.Code = fasthttp.StatusConflict, "insufficient-stock"
+	case slices.Contains(c.SoldOut, a.Status) && strings.Contains(string(resp.body), c.SoldOutText):
+		a.Status, a.Code = http.StatusConflict, "insufficient-stock"
 	case !slices.Contains(c.Success, a.Status):
 		a.Code = fmt.Sprintf("peer-%d", a.Status)
 		if a.Status < 300 {
-			a.Status = fasthttp.StatusBadGateway // Not what the mapping calls success.
+			a.Status = http.StatusBadGateway // Not what the mapping calls success.
 		}
-	case !json.Valid(resp.Body()) && len(resp.Body()) > 0:
+	case !json.Valid(resp.body) && len(resp.body) > 0:
 		a.Status, a.Gone = 0, nonsense+"not JSON"
 	case a.Verb == Reserve:
 		a.Replayed = c.replayed(resp)
-		a.Status, a.State, a.Lines = fasthttp.StatusCreated, sale.StateHeld, []sale.Line{line}
+		a.Status, a.State, a.Lines = http.StatusCreated, sale.StateHeld, []sale.Line{line}
 	default:
 		a.Replayed = c.replayed(resp)
-		a.Status, a.Durable = fasthttp.StatusOK, true
+		a.Status, a.Durable = http.StatusOK, true
 		a.State = map[Verb]sale.State{
 			Confirm: sale.StateConfirmed, Release: sale.StateReleased, Cancel: sale.StateCancelled,
 		}[a.Verb]
 	}
 }
 
-func (c *MappedCall) replayed(resp *fasthttp.Response) bool {
-	return slices.Contains(c.Replay, resp.StatusCode()) || string(resp.Header.Peek("Idempotent-Replayed")) == "true"
+func (c *MappedCall) replayed(resp *response) bool {
+	return slices.Contains(c.Replay, resp.status) || resp.replayed
 }
 
 func (p *peer) look(_ context.Context, a *Answer, _ string) {
-	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+	a.Status, a.Code = http.StatusNotImplemented, unmapped
 }
 
 func (p *peer) join(_ context.Context, a *Answer, _ string) reply {
-	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+	a.Status, a.Code = http.StatusNotImplemented, unmapped
 	return reply{}
 }
 
 func (p *peer) ticket(_ context.Context, a *Answer, _ string) reply {
-	a.Status, a.Code = fasthttp.StatusNotImplemented, unmapped
+	a.Status, a.Code = http.StatusNotImplemented, unmapped
 	return reply{}
 }
 
 // availability is of no peer: there are no samples, which nobody misses.
 func (p *peer) availability(context.Context) (int, []ItemStock, error) {
-	return fasthttp.StatusNotImplemented, nil, nil
+	return http.StatusNotImplemented, nil, nil
 }

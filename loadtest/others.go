@@ -2,9 +2,8 @@ package loadtest
 
 import (
 	"context"
+	"net/http"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"flashgate/sale"
 )
@@ -108,7 +107,7 @@ func (s *shopper) inLine(ctx context.Context, ticket reply) reply {
 		look := Answer{Verb: Ticket}
 		var next reply
 		s.timed(&look, func() { next = s.client.ticket(ctx, &look, ticket.Ticket) })
-		if look.Status == fasthttp.StatusOK {
+		if look.Status == http.StatusOK {
 			ticket = next
 		} else if look.refused() {
 			return reply{}

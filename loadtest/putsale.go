@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"flashgate/sale"
 )
@@ -25,7 +24,7 @@ func PutSale(ctx context.Context, o Options, most time.Duration) (sale.Config, e
 	}
 	path := "/v1/admin/sales/" + url.PathEscape(config.Sale)
 	var a Answer
-	c.send(ctx, &a, fasthttp.MethodPut, path, raw)
+	c.send(ctx, &a, http.MethodPut, path, raw)
 	switch {
 	case a.Gone != "":
 		return config, unreachable(o.BaseURL, a.Gone)
