@@ -119,6 +119,8 @@ func (o *Options) setDefaults() error {
 		return errors.New("durations and bounds must not be negative")
 	case o.Connections < 1 || o.Connections > maxConnections:
 		return fmt.Errorf("connections must be 1 to %d, is %d", maxConnections, o.Connections)
+	case o.MaxAnswers < 1:
+		return fmt.Errorf("answers to remember must be at least 1, is %d", o.MaxAnswers)
 	case o.Mix.total() <= 0:
 		return errors.New("the mix has no shoppers")
 	}
@@ -133,6 +135,7 @@ type Crowd struct {
 	opts          Options
 	client        target
 	rec           *recorder
+	weights       []weight // of the mix
 	arrived, left atomic.Int64
 	stock         atomic.Pointer[Numbers]
 }
@@ -142,7 +145,7 @@ func NewCrowd(o Options) (*Crowd, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	c := &Crowd{opts: o}
+	c := &Crowd{opts: o, weights: o.Mix.weights()}
 	if o.Peer != nil {
 		c.client = newPeer(o.Peer, &o)
 	} else {
@@ -179,38 +182,62 @@ func (c *Crowd) Run(ctx context.Context) (*Recording, error) {
 	if c.opts.Progress != nil {
 		c.opts.Progress(c.progress())
 	}
-	return c.rec.rec, errors.Join(err, ctx.Err())
+	return c.rec.done(), errors.Join(err, ctx.Err())
 }
 
-// letIn sends every shopper in at their time and waits until all have left.
+// letIn sends every shopper in at their time and waits until all have left. Goroutines of those who left take the
+// next: their stacks have grown already.
 func (c *Crowd) letIn(ctx context.Context) {
-	places := make(chan struct{}, c.opts.InFlight)
+	places, free := make(chan struct{}, c.opts.InFlight), make(chan *shopper)
 	var shoppers sync.WaitGroup
-	defer shoppers.Wait()
+	var late time.Duration
+	crowded, kinds := 0, map[Kind]int{}
+	defer func() {
+		close(free)
+		shoppers.Wait()
+		c.rec.change(func(r *Recording) { r.Late, r.Crowded, r.Kinds = late, crowded, kinds })
+	}()
+	shop := func(s *shopper) {
+		s.shop(ctx)
+		c.left.Add(1)
+		<-places
+	}
+	clock := time.NewTimer(0)
+	defer clock.Stop()
 	for i, at := range c.opts.Schedule.times(c.opts.Seed) {
-		if !sleep(ctx, at-c.rec.since()) {
+		if d := at - c.rec.since(); d > 0 {
+			clock.Reset(d)
+			select {
+			case <-clock.C:
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
 			return
 		}
 		select {
 		case places <- struct{}{}:
 		default:
-			c.rec.change(func(r *Recording) { r.Crowded++ })
+			crowded++
 			select {
 			case places <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
 		}
-		if late := c.rec.since() - at; late > 0 {
-			c.rec.change(func(r *Recording) { r.Late = max(r.Late, late) })
-		}
+		late = max(late, c.rec.since()-at)
 		s := newShopper(c, i, at)
-		c.rec.change(func(r *Recording) { r.Kinds[s.kind]++ })
+		kinds[s.kind]++
 		c.arrived.Add(1)
-		shoppers.Go(func() {
-			defer func() { c.left.Add(1); <-places }()
-			s.shop(ctx)
-		})
+		select {
+		case free <- s:
+		default:
+			shoppers.Go(func() {
+				for next, ok := s, true; ok; next, ok = <-free {
+					shop(next)
+				}
+			})
+		}
 	}
 }
 
@@ -271,9 +298,7 @@ func (c *Crowd) progress() Progress {
 		Elapsed: c.rec.since(), Shoppers: c.opts.Shoppers,
 		Arrived: int(c.arrived.Load()), Left: int(c.left.Load()), Stock: *c.stock.Load(),
 	}
-	c.rec.mu.Lock()
-	defer c.rec.mu.Unlock()
-	p.Accepted, p.Refused, p.Unavailable = c.rec.ok, c.rec.bad, c.rec.gap
+	p.Accepted, p.Refused, p.Unavailable = int(c.rec.ok.Load()), int(c.rec.bad.Load()), int(c.rec.gap.Load())
 	return p
 }
 

@@ -128,7 +128,7 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestMixPicksByWeight(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 100 {
-		require.Equal(t, Hoarder, Mix{Hoarders: 3}.pick(r))
+		require.Equal(t, Hoarder, pick(Mix{Hoarders: 3}.weights(), r))
 	}
 }
 

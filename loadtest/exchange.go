@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -99,7 +100,11 @@ func (c *conn) head() ([]byte, error) {
 func (c *conn) readRare() error {
 	c.rare.Reset()
 	if err := c.rare.ReadLimitBody(c.in, bodyMax); err != nil {
-		return err
+		var broken *net.OpError
+		if errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return err
+		}
+		return fmt.Errorf("%s%w", nonsense, err)
 	}
 	h := &c.rare.Header
 	c.answer = response{

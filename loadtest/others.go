@@ -37,7 +37,7 @@ func (s *shopper) timed(a *Answer, do func()) Answer {
 	a.Due = s.meant(a.Sent)
 	do()
 	a.Took = s.rec.since() - a.Sent
-	s.rec.add(*a)
+	s.rec.add(a)
 	return *a
 }
 

@@ -124,48 +124,80 @@ const (
 	digits      = 3
 )
 
-// recorder collects a recording from many shoppers.
+// recorder collects a recording from many shoppers. Answers, of which there are many, are written into pages
+// without a lock, and measured when all are there.
 type recorder struct {
-	mu  sync.Mutex
-	rec *Recording
-	max int
-	ops atomic.Int64
-	ok  int // answers 2xx
-	bad int // answers 4xx
-	gap int // answers 5xx or none
+	rec   *Recording
+	max   int64
+	ops   atomic.Int64
+	taken atomic.Int64 // places for answers, beyond max too
+	pages []atomic.Pointer[answerPage]
+
+	ok, bad, gap, gaveUp atomic.Int64 // answers 2xx, 4xx, 5xx or none; and calls that were given up
+
+	mu sync.Mutex // of rec
 }
 
+// answerPage has room for some answers. Pages are not moved when more are needed, as a slice is.
+type answerPage [1024]Answer
+
 func newRecorder(o *Options) *recorder {
-	return &recorder{max: o.MaxAnswers, rec: &Recording{
-		Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(),
-		Kinds: map[Kind]int{}, Latency: map[Verb]*hdrhistogram.Histogram{},
-		Lag: hdrhistogram.New(leastMicros, mostMicros, digits),
-	}}
+	return &recorder{
+		max: int64(o.MaxAnswers), pages: make([]atomic.Pointer[answerPage], o.MaxAnswers/len(answerPage{})+1),
+		rec: &Recording{
+			Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(),
+			Kinds: map[Kind]int{}, Latency: map[Verb]*hdrhistogram.Histogram{},
+			Lag: hdrhistogram.New(leastMicros, mostMicros, digits),
+		},
+	}
 }
 
 // since is the time of the recording.
 func (r *recorder) since() time.Duration { return time.Since(r.rec.Started) }
 
 // add remembers an answer; false when there is no room for another.
-func (r *recorder) add(a Answer) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.rec.Answers) >= r.max {
-		r.rec.Full = true
+func (r *recorder) add(a *Answer) bool {
+	n := r.taken.Add(1) - 1
+	if n >= r.max {
 		return false
 	}
-	r.rec.Answers = append(r.rec.Answers, a)
+	at := &r.pages[n/int64(len(answerPage{}))]
+	page := at.Load()
+	if page == nil {
+		at.CompareAndSwap(nil, new(answerPage))
+		page = at.Load()
+	}
+	page[n%int64(len(page))] = *a
 	switch {
 	case a.Status >= 200 && a.Status < 300:
-		r.ok++
+		r.ok.Add(1)
 	case a.refused():
-		r.bad++
+		r.bad.Add(1)
 	default:
-		r.gap++
+		r.gap.Add(1)
 	}
-	r.measure(a.Verb, a.Waited())
-	_ = r.rec.Lag.RecordValue(bounded(a.Sent - a.Due))
 	return true
+}
+
+// done gathers what was remembered, once nobody adds any more.
+func (r *recorder) done() *Recording {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.taken.Load()
+	r.rec.Full, r.rec.GaveUp = n > r.max, int(r.gaveUp.Load())
+	n = min(n, r.max)
+	r.rec.Answers = make([]Answer, 0, n)
+	for i := range r.pages {
+		if page := r.pages[i].Swap(nil); page != nil {
+			r.rec.Answers = append(r.rec.Answers, page[:min(n-int64(len(r.rec.Answers)), int64(len(page)))]...)
+		}
+	}
+	for i := range r.rec.Answers {
+		a := &r.rec.Answers[i]
+		r.measure(a.Verb, a.Waited())
+		_ = r.rec.Lag.RecordValue(bounded(a.Sent - a.Due)) // in range
+	}
+	return r.rec
 }
 
 // measure notes a latency; the caller holds the lock.

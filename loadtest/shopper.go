@@ -2,10 +2,10 @@ package loadtest
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,16 +85,18 @@ func (m Mix) weights() []weight {
 	}
 }
 
-func (m Mix) total() (n int) {
-	for _, w := range m.weights() {
+func (m Mix) total() int { return sum(m.weights()) }
+
+func sum(of []weight) (n int) {
+	for _, w := range of {
 		n += max(0, w.weight)
 	}
 	return n
 }
 
-func (m Mix) pick(r *rand.Rand) Kind {
-	n := r.IntN(m.total())
-	for _, w := range m.weights() {
+func pick(of []weight, r *rand.Rand) Kind {
+	n := r.IntN(sum(of))
+	for _, w := range of {
 		if n -= max(0, w.weight); n < 0 {
 			return w.kind
 		}
@@ -119,8 +121,8 @@ type shopper struct {
 func newShopper(c *Crowd, number int, at time.Duration) *shopper {
 	r := rand.New(rand.NewPCG(c.opts.Seed, uint64(number)))
 	s := &shopper{
-		Crowd: c, number: number, rand: r, kind: c.opts.Mix.pick(r), tier: pickTier(c.opts.Tiers, r),
-		customer: fmt.Sprintf("%s-customer-%d", c.opts.Prefix, number),
+		Crowd: c, number: number, rand: r, kind: pick(c.weights, r), tier: pickTier(c.opts.Tiers, r),
+		customer: c.opts.Prefix + "-customer-" + strconv.Itoa(number),
 	}
 	s.due.Store(int64(at))
 	return s
@@ -145,7 +147,9 @@ func pickTier(weights map[string]int, r *rand.Rand) string {
 
 // id names the n-th thing that the shopper tries.
 func (s *shopper) id(n int) string {
-	return fmt.Sprintf("%s-%06d-%d", s.opts.Prefix, s.number, n)
+	const digits = 6
+	number := strconv.Itoa(s.number)
+	return s.opts.Prefix + "-" + "000000"[min(len(number), digits):] + number + "-" + strconv.Itoa(n)
 }
 
 func (s *shopper) shop(ctx context.Context) {
@@ -365,7 +369,7 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 		if a.Status == 0 && ctx.Err() != nil && a.Took == 0 {
 			return a // Not sent.
 		}
-		if !s.rec.add(a) {
+		if !s.rec.add(&a) {
 			return a
 		}
 		if a.Status != 0 && a.Status != 202 && a.Status != 503 || a.Ticket != "" && s.kind == Waiter {
@@ -373,7 +377,7 @@ func (s *shopper) repeat(ctx context.Context, ask Answer, body call) Answer {
 		}
 		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
 		if try >= s.opts.Tries || !s.pause(ctx, pause) {
-			s.rec.change(func(r *Recording) { r.GaveUp++ })
+			s.rec.gaveUp.Add(1)
 			return a
 		}
 	}
