@@ -66,6 +66,8 @@ func toMs(micros int64) float64 { return float64(micros) / 1000 }
 type Generator struct {
 	// CPUShare of all processors, while shoppers came; 0 where it is not known.
 	CPUShare float64 `json:"cpu_share"`
+	// CPUPerCall is what a call cost in CPU time, in microseconds.
+	CPUPerCall float64 `json:"cpu_us_per_call"`
 	// Lag is how much later than intended calls were sent.
 	LagP50 float64  `json:"lag_p50_ms"`
 	LagP99 float64  `json:"lag_p99_ms"`
@@ -86,6 +88,9 @@ func generatorOf(r *Recording) Generator {
 	}
 	if r.Came > 0 {
 		g.CPUShare = r.CPU.Seconds() / (r.Came.Seconds() * float64(runtime.NumCPU()))
+	}
+	if n := len(r.Answers); n > 0 {
+		g.CPUPerCall = float64(r.CPU.Microseconds()) / float64(n)
 	}
 	why := func(bad bool, text string, args ...any) {
 		if bad {

@@ -79,8 +79,10 @@ func TestAnswersOfEveryKindAreRead(t *testing.T) {
 		"plain":       {[]string{plainAnswer}, 1},
 		"in pieces":   {strings.SplitAfter(plainAnswer, "t"), 1},
 		"byte a time": {strings.Split(plainAnswer, ""), 1},
-		"in chunks": {[]string{"HTTP/1.1 409 Conflict\r\nTransfer-Encoding: chunked\r\nRetry-After: 2\r\n\r\n5\r\n{\"cod\r\n",
-			"7\r\ne\":\"a\"}\r\n0\r\n\r\n"}, 1},
+		"in chunks": {[]string{
+			"HTTP/1.1 409 Conflict\r\nTransfer-Encoding: chunked\r\nRetry-After: 2\r\n\r\n5\r\n{\"cod\r\n",
+			"7\r\ne\":\"a\"}\r\n0\r\n\r\n",
+		}, 1},
 		"long":           {[]string{fmt.Sprintf("HTTP/1.1 409 Conflict\r\nRetry-After: 2\r\nContent-Length: %d\r\n\r\n%s", len(long), long)}, 1},
 		"100 first":      {[]string{"HTTP/1.1 100 Continue\r\n\r\n", plainAnswer}, 1},
 		"close":          {[]string{strings.Replace(plainAnswer, "\r\n", "\r\nConnection: close\r\n", 1), "hang up"}, 3},
