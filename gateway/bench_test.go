@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,24 +21,28 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"flashgate/internal/redistest"
+	"flashgate/ledger"
 	"flashgate/ledger/sqlite"
 	"flashgate/lua"
 	"flashgate/sale"
 )
 
 // BenchmarkHTTPReserve measures reserves over HTTP with wrk (one thread, 64 and 256 connections, a
-// new id and customer each) on a real Redis, all on the same cores, the ledger idle, in turn:
+// new id and customer each) on a real Redis, all on the same cores, the ledger idle but for the last, in turn:
 //
 //	bare    a Fiber handler that decodes and encodes the same JSON with encoding/json, no Redis, on a
 //	        server without timeouts; the others have those of the gateway
 //	single  this gateway, but one script call per request
 //	accept  this gateway, with plenty to sell
 //	refuse  this gateway, sold out; writes are what it wrote to Redis meanwhile
+//	drained accept, while a reconciler in a process of its own drains into a PostgreSQL; Redis has an
+//	        append-only file. waiting are the events that the ledger did not have after a third, two, and
+//	        the end, and then how long it took until it had them
 //
 // FLASHGATE_BENCH_SECONDS is the length of one measurement (default 5), FLASHGATE_BENCH_ROUNDS how
 // often all are measured in turn (default 3); the medians and their ratios are reported.
 // FLASHGATE_BENCH_AOF gives Redis an append-only file, FLASHGATE_BENCH_ONLY measures one of them, for
-// a profile.
+// a profile, or several, such as bare,drained.
 func BenchmarkHTTPReserve(b *testing.B) {
 	_, err := exec.LookPath("wrk")
 	require.NoError(b, err, "wrk is missing; on Debian: apt-get install wrk")
@@ -46,8 +52,8 @@ func BenchmarkHTTPReserve(b *testing.B) {
 			got := map[string][]run{}
 			for b.Loop() {
 				for range rounds {
-					for _, name := range []string{"bare", "single", "accept", "refuse"} {
-						if only := os.Getenv("FLASHGATE_BENCH_ONLY"); only != "" && only != name {
+					for _, name := range []string{"bare", "single", "accept", "refuse", "drained"} {
+						if only := os.Getenv("FLASHGATE_BENCH_ONLY"); only != "" && !slices.Contains(strings.Split(only, ","), name) {
 							continue
 						}
 						got[name] = append(got[name], measure(b, name, connections, seconds))
@@ -55,17 +61,21 @@ func BenchmarkHTTPReserve(b *testing.B) {
 				}
 			}
 			bare, single := median(got["bare"]), median(got["single"])
-			accept, refuse := median(got["accept"]), median(got["refuse"])
+			accept, refuse, behind := median(got["accept"]), median(got["refuse"]), median(got["drained"])
 			b.ReportMetric(bare.perSecond, "bare/s")
 			b.ReportMetric(single.perSecond, "single/s")
 			b.ReportMetric(accept.perSecond, "accept/s")
 			b.ReportMetric(refuse.perSecond, "refuse/s")
+			b.ReportMetric(behind.perSecond, "drained/s")
 			b.ReportMetric(bare.p99ms, "bare-p99-ms")
 			b.ReportMetric(accept.p99ms, "accept-p99-ms")
 			b.ReportMetric(refuse.p99ms, "refuse-p99-ms")
+			b.ReportMetric(behind.p99ms, "drained-p99-ms")
 			b.ReportMetric(accept.perSecond/bare.perSecond, "accept-of-bare")
 			b.ReportMetric(accept.perSecond/single.perSecond, "accept-of-single")
 			b.ReportMetric(refuse.perSecond/bare.perSecond, "refuse-of-bare")
+			b.ReportMetric(behind.perSecond/bare.perSecond, "drained-of-bare")
+			behind.behind.report(b)
 			b.ReportMetric(refuse.writes, "refuse-writes")
 			b.ReportMetric(bare.ownUs, "bare-us")
 			b.ReportMetric(accept.ownUs, "accept-us")
@@ -85,7 +95,10 @@ func number(b *testing.B, name string, other int) int {
 }
 
 // run is one measurement; ownUs is the CPU that this process took for a request.
-type run struct{ perSecond, p99ms, writes, ownUs float64 }
+type run struct {
+	perSecond, p99ms, writes, ownUs float64
+	behind                          drained
+}
 
 func median(runs []run) run {
 	// The run in the middle by throughput, with its own latency.
@@ -116,7 +129,7 @@ var (
 
 // measure starts a fresh Redis and server, and one wrk against them.
 func measure(b *testing.B, name string, connections, seconds int) run {
-	server, written, end := benchServer(b, name)
+	server, written, drains, end := benchServer(b, name)
 	defer end()
 	before := written()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,6 +146,10 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 		"-s", script, "http://"+l.Addr().String())
 	var out bytes.Buffer
 	wrk.Stdout, wrk.Stderr = &out, &out
+	kept := func() drained { return drained{} }
+	if drains != nil {
+		kept = drains.watch(time.Duration(seconds) * time.Second)
+	}
 	own := cpuTime(b)
 	require.NoError(b, wrk.Run(), out.String())
 	own = cpuTime(b) - own
@@ -144,7 +161,7 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 	rate, p99 := wrkRate.FindStringSubmatch(out.String()), wrkP99.FindStringSubmatch(out.String())
 	require.NotNil(b, rate, out.String())
 	require.NotNil(b, p99, out.String())
-	var r run
+	r := run{behind: kept()}
 	r.perSecond, _ = strconv.ParseFloat(rate[1], 64)
 	r.p99ms, _ = strconv.ParseFloat(p99[1], 64)
 	r.p99ms *= map[string]float64{"us": 1e-3, "ms": 1, "s": 1e3}[p99[2]]
@@ -154,6 +171,12 @@ func measure(b *testing.B, name string, connections, seconds int) run {
 	r.ownUs = float64(own.Microseconds()) / requests
 	b.Logf("%s, %d connections: %.0f/s, p99 %.1f ms, CPU a request: %.1f us here, %.1f us wrk", name, connections, r.perSecond,
 		r.p99ms, r.ownUs, float64((wrk.ProcessState.UserTime()+wrk.ProcessState.SystemTime()).Microseconds())/requests)
+	if d := r.behind; drains != nil {
+		const us = 1e6
+		b.Logf("%s: waiting %v, lag at most %.0f ms, drained after %.0f ms; CPU a request, with what was drained after: "+
+			"redis %.1f us, reconciler %.1f us, postgres %.1f us", name, d.waiting, d.lagMs, d.drainMs,
+			us*d.redis/requests, us*d.reconciler/requests, us*d.postgres/requests)
+	}
 	return r
 }
 
@@ -167,19 +190,28 @@ function request()
 end
 `
 
-func benchServer(b *testing.B, name string) (server *fasthttp.Server, written func() float64, end func()) {
+func benchServer(b *testing.B, name string) (
+	server *fasthttp.Server, written func() float64, drains *drainer, end func(),
+) {
 	if name == "bare" {
-		return &fasthttp.Server{Handler: bareHandler()}, func() float64 { return 0 }, func() {}
+		return &fasthttp.Server{Handler: bareHandler()}, func() float64 { return 0 }, nil, func() {}
 	}
 	dir := b.TempDir()
 	aof := "no"
-	if os.Getenv("FLASHGATE_BENCH_AOF") != "" {
+	if os.Getenv("FLASHGATE_BENCH_AOF") != "" || name == "drained" {
 		aof = "yes"
 	}
 	redisServer := redistest.Start(b, "--appendonly", aof)
 	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{redisServer.Addr()}})
-	books, err := sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
-	require.NoError(b, err)
+	var books ledger.Ledger
+	if name == "drained" {
+		drains = newDrainer(b, redisServer, rdb)
+		books = drains.books
+	} else {
+		var err error
+		books, err = sqlite.Open(context.Background(), filepath.Join(dir, "ledger.db"), sqlite.Options{})
+		require.NoError(b, err)
+	}
 	now := time.Now()
 	c := sale.Config{
 		Sale: "bench", OpensAt: sale.Moment(now.Add(-time.Minute).UnixMilli()),
@@ -194,10 +226,15 @@ func benchServer(b *testing.B, name string) (server *fasthttp.Server, written fu
 	}
 	v, err := books.PutVersion(context.Background(), sale.Version{Sale: "bench", Lifecycle: sale.Live, Config: c, Actor: "bench"}, 0)
 	require.NoError(b, err)
-	store := lua.New(rdb, lua.Options{StreamMaxEvents: 1 << 40})
-	a, err := store.Shard("bench", 0).Apply(context.Background(), nil, v)
-	require.NoError(b, err)
-	require.Equal(b, sale.Applied, a.Outcome)
+	store := lua.New(rdb, lua.Options{}) // with the bound that the stream has by default
+	if drains != nil {
+		drains.start()
+	} else {
+		store = lua.New(rdb, lua.Options{StreamMaxEvents: 1 << 40})
+		a, err := store.Shard("bench", 0).Apply(context.Background(), nil, v)
+		require.NoError(b, err)
+		require.Equal(b, sale.Applied, a.Outcome)
+	}
 	g, err := New(Deps{Store: store, Ledger: books, Options: Options{DevKey: "dev"}})
 	require.NoError(b, err)
 	if name == "single" {
@@ -210,11 +247,14 @@ func benchServer(b *testing.B, name string) (server *fasthttp.Server, written fu
 		require.NoError(b, err)
 		return n
 	}
-	return g.server, written, func() {
+	return g.server, written, drains, func() {
 		info, _ := rdb.Info(context.Background(), "commandstats", "cpu").Result()
 		b.Log(regexp.MustCompile(`cmdstat_evalsha:\S+|used_cpu_\w+_main_thread:\S+|cmdstat_(xadd|mset|zadd|hset|mget|hmget):calls=\d+,usec=\d+,usec_per_call=\S+`).FindAllString(info, -1))
 		g.reserver.close()
 		g.end()
+		if drains != nil {
+			drains.end()
+		}
 		_ = rdb.Close()
 		_ = books.Close()
 		redisServer.Stop()
