@@ -46,6 +46,7 @@ import (
 func BenchmarkHTTPReserve(b *testing.B) {
 	_, err := exec.LookPath("wrk")
 	require.NoError(b, err, "wrk is missing; on Debian: apt-get install wrk")
+	buildProgram(b)
 	seconds, rounds := number(b, "FLASHGATE_BENCH_SECONDS", 5), number(b, "FLASHGATE_BENCH_ROUNDS", 3)
 	for _, connections := range []int{64, 256} {
 		b.Run("connections="+strconv.Itoa(connections), func(b *testing.B) {

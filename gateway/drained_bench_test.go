@@ -40,15 +40,21 @@ func newDrainer(b *testing.B, r *redistest.Server, rdb redis.UniversalClient) *d
 	return d
 }
 
+// flashgateProgram is built once for all measurements.
+var flashgateProgram string
+
+func buildProgram(b *testing.B) {
+	flashgateProgram = filepath.Join(b.TempDir(), "flashgate")
+	out, err := exec.Command("go", "build", "-o", flashgateProgram, "flashgate/cmd/flashgate").CombinedOutput()
+	require.NoError(b, err, string(out))
+}
+
 // start returns when the reconciler has made the sale in Redis.
 func (d *drainer) start() {
-	dir := d.b.TempDir()
-	program := filepath.Join(dir, "flashgate")
-	out, err := exec.Command("go", "build", "-o", program, "flashgate/cmd/flashgate").CombinedOutput()
-	require.NoError(d.b, err, string(out))
-	cmd := exec.Command(program, "reconcile", "--redis", d.redis.URL(), "--ledger", d.dsn)
-	cmd.Dir = dir
+	cmd := exec.Command(flashgateProgram, "reconcile", "--redis", d.redis.URL(), "--ledger", d.dsn)
+	cmd.Dir = d.b.TempDir()
 	cmd.Env = []string{"FLASHGATE_LOG_LEVEL=warn"} // and none of what the benchmark is told
+	var err error
 	d.process, err = servers.Launch(cmd, syscall.SIGKILL)
 	require.NoError(d.b, err)
 	d.until("the sale is in Redis", func(l lua.Look) bool { return l.Open && l.Seq > 0 && l.Watermark == l.Seq })

@@ -93,6 +93,8 @@ type Recording struct {
 	Shoppers int
 	Seed     uint64
 	Started  time.Time
+	// Arrivals is the time within which shoppers came, from the start.
+	Arrivals time.Duration
 	Took     time.Duration
 	Answers  []Answer
 	Samples  []Sample
@@ -145,7 +147,7 @@ func newRecorder(o *Options) *recorder {
 	return &recorder{
 		max: int64(o.MaxAnswers), pages: make([]atomic.Pointer[answerPage], o.MaxAnswers/len(answerPage{})+1),
 		rec: &Recording{
-			Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(),
+			Sale: o.Sale, Shoppers: o.Shoppers, Seed: o.Seed, Started: time.Now(), Arrivals: o.Duration,
 			Kinds: map[Kind]int{}, Latency: map[Verb]*hdrhistogram.Histogram{},
 			Lag: hdrhistogram.New(leastMicros, mostMicros, digits),
 		},

@@ -52,18 +52,29 @@ func (r Result) WriteText(w io.Writer) error {
 	return err
 }
 
-// freeze says what a freeze did to those who called.
+// freeze says what a freeze did to those who called, and when all was as before.
 func (f LossAt) freeze() string {
 	text := fmt.Sprintf("%s from %.2f s to %.2f s: ", f.Name, float64(f.AtMs)/1000, float64(f.EndMs)/1000)
 	switch {
 	case f.Unserved == 0:
-		return text + "every call was served all the same, late."
+		text += "every call was served all the same, late."
 	case f.BackMs == 0:
-		return text + fmt.Sprintf("%d calls were not served; every one that was sent after its end was.", f.Unserved)
+		text += fmt.Sprintf("%d calls were not served; every one that was sent after its end was.", f.Unserved)
 	default:
-		return text + fmt.Sprintf("%d calls were not served, the last of them sent %.2f s after its end.",
+		text += fmt.Sprintf("%d calls were not served, the last of them sent %.2f s after its end.",
 			f.Unserved, float64(f.BackMs)/1000)
 	}
+	if f.RecoveredMs < 0 {
+		text += fmt.Sprintf(" It did not recover while shoppers came: no second followed of which 99 of 100 were served within %v.",
+			recoveredMost)
+	} else {
+		text += fmt.Sprintf(" Recovered %d ms after its end: of the second from then on 99 of 100 were served within %v.",
+			f.RecoveredMs, recoveredMost)
+	}
+	if f.ClearedMs < 0 {
+		return text + " Of what had been wanted before its end some was never served."
+	}
+	return text + fmt.Sprintf(" What had been wanted before its end was all served %d ms after it.", f.ClearedMs)
 }
 
 func table(b *strings.Builder, title string, rows func(w *tabwriter.Writer)) {

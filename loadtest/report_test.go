@@ -290,13 +290,15 @@ func TestAnInterruptedCrowdIsReportedAndAudited(t *testing.T) {
 // What a freeze cost is counted from its beginning to the next one: who was not served, and how long after its
 // end there still was somebody.
 func TestAFreezeSaysWhoWasNotServed(t *testing.T) {
+	op := int64(0)
 	at := func(ms, status int) Answer {
+		op++
 		sent := time.Duration(ms) * time.Millisecond
-		return Answer{Verb: Reserve, Status: status, Sent: sent, Due: sent}
+		return Answer{Verb: Reserve, Status: status, Op: op, Sent: sent, Due: sent}
 	}
 	o := options(&shop{Server: &httptest.Server{}, config: testSale()})
 	r := newRecorder(&o).rec
-	r.Took = 9 * time.Second
+	r.Took, r.Arrivals = 9*time.Second, 9*time.Second
 	r.Answers = []Answer{
 		at(500, 503), at(1100, 503), at(1200, 0), at(2300, 503), at(2400, 201), at(2500, 409),
 		at(5100, 503), at(6100, 201), at(8000, 201),
@@ -308,8 +310,8 @@ func TestAFreezeSaysWhoWasNotServed(t *testing.T) {
 	}
 	result := Summarize(r, nil)
 	require.Equal(t, []LossAt{
-		{Name: "Redis frozen", AtMs: 1000, EndMs: 2000, Unserved: 3, BackMs: 300},
-		{Name: "Redis frozen", AtMs: 5000, EndMs: 6000, Unserved: 1},
+		{Name: "Redis frozen", AtMs: 1000, EndMs: 2000, Unserved: 3, BackMs: 300, RecoveredMs: 400, ClearedMs: -1},
+		{Name: "Redis frozen", AtMs: 5000, EndMs: 6000, Unserved: 1, ClearedMs: -1},
 		{Name: "Redis frozen", AtMs: 7000, EndMs: 7500},
 	}, result.Freezes)
 	var text, page strings.Builder
@@ -319,6 +321,9 @@ func TestAFreezeSaysWhoWasNotServed(t *testing.T) {
 		"Redis frozen from 1.00 s to 2.00 s: 3 calls were not served, the last of them sent 0.30 s after its end.",
 		"1 calls were not served; every one that was sent after its end was.",
 		"every call was served all the same, late.",
+		"Recovered 400 ms after its end: of the second from then on 99 of 100 were served within 250ms. " +
+			"Of what had been wanted before its end some was never served.",
+		"What had been wanted before its end was all served 0 ms after it.",
 	} {
 		require.Contains(t, text.String(), want)
 		require.Contains(t, page.String(), want)

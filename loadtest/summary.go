@@ -92,6 +92,9 @@ type LossAt struct {
 	EndMs    int64 `json:"end_ms,omitempty"`
 	Unserved int   `json:"unserved,omitempty"`
 	BackMs   int64 `json:"back_ms,omitempty"`
+	// RecoveredMs and ClearedMs of a freeze are those of Back, in ms after its end; -1 is not in this run.
+	RecoveredMs int64 `json:"recovered_ms,omitempty"`
+	ClearedMs   int64 `json:"cleared_ms,omitempty"`
 }
 
 // Summarize counts a recording and joins the verdicts of its audit.
@@ -128,6 +131,10 @@ func Summarize(r *Recording, verdicts []Verdict) Result {
 }
 
 func freezes(r *Recording) (all []LossAt) {
+	if len(r.Freezes) == 0 {
+		return nil
+	}
+	wanted := wants(r)
 	for i, f := range r.Freezes {
 		at := LossAt{Name: f.Name, AtMs: f.Began.Milliseconds(), EndMs: f.End.Milliseconds()}
 		until := r.Took
@@ -141,9 +148,19 @@ func freezes(r *Recording) (all []LossAt) {
 				at.BackMs = max(at.BackMs, (a.Sent - f.End).Milliseconds())
 			}
 		}
+		back := backAfter(wanted, f.Began, f.End, min(until, r.Arrivals))
+		at.RecoveredMs, at.ClearedMs = wholeMs(back.Recovered), wholeMs(back.Cleared)
 		all = append(all, at)
 	}
 	return all
+}
+
+// wholeMs is -1 for what is negative.
+func wholeMs(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return d.Milliseconds()
 }
 
 func kindCounts(r *Recording) (counts []KindCount) {
