@@ -38,10 +38,14 @@ func TestAFreezeOfRedisIsSeenInTheReport(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, seen, 2, "%+v", r.BySecond)
 	require.Positive(t, r.Freezes[0].Unserved)
-	t.Logf("not served: %d, the last %d ms after the end", r.Freezes[0].Unserved, r.Freezes[0].BackMs)
+	f := r.Freezes[0]
+	t.Logf("not served: %d, the last %d ms after the end; recovered %d ms after it, all served %d ms after it",
+		f.Unserved, f.BackMs, f.RecoveredMs, f.ClearedMs)
+	require.GreaterOrEqual(t, f.ClearedMs, int64(0), "what was wanted while it lasted was served in the end")
 	html, err := os.ReadFile(page)
 	require.NoError(t, err)
 	require.Regexp(t, `Redis frozen from [\d.]+ s to [\d.]+ s: \d+ calls were not served`, string(html))
+	require.Regexp(t, `It did not recover|Recovered \d+ ms after its end`, string(html))
 	require.Contains(t, string(html), `class="strike"`)
 
 	// In the end everybody had what they came for.
