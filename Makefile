@@ -35,7 +35,7 @@ tidy-check: ## fail when go.mod or go.sum is not tidy
 bench: deps ## the benchmarks, on real servers
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
-bench-http: deps ## bare Fiber, one call a request, Flashgate accepting and refusing, side by side
+bench-http: deps ## bare Fiber, one call a request, Flashgate accepting, refusing, and accepting while drained, side by side
 	FLASHGATE_BENCH_AOF=yes FLASHGATE_BENCH_ROUNDS=5 go test -run '^$$' -bench HTTPReserve -benchtime 1x -v -timeout 30m ./gateway
 
 bench-lag: deps ## how far the ledger is behind an open load of reserves, LAG_RATES="5000 10000 20000" a second for LAG_SECONDS=60
