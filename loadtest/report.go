@@ -65,11 +65,11 @@ func (f LossAt) freeze() string {
 			f.Unserved, float64(f.BackMs)/1000)
 	}
 	if f.RecoveredMs < 0 {
-		text += fmt.Sprintf(" It did not recover while shoppers came: no second followed of which 99 of 100 were served within %v.",
-			recoveredMost)
+		text += fmt.Sprintf(" It did not recover while shoppers came: no second followed of which 99 of 100 were "+
+			"served within %v.", recoveredMost)
 	} else {
-		text += fmt.Sprintf(" Recovered %d ms after its end: of the second from then on 99 of 100 were served within %v.",
-			f.RecoveredMs, recoveredMost)
+		text += fmt.Sprintf(" Recovered %d ms after its end: of the second from then on 99 of 100 were served "+
+			"within %v.", f.RecoveredMs, recoveredMost)
 	}
 	if f.ClearedMs < 0 {
 		return text + " Of what had been wanted before its end some was never served."
