@@ -141,7 +141,7 @@ func Default() Config {
 		Redis:  Redis{ReadTimeoutMs: 500, PoolSize: 64},
 		Sales:  []string{},
 		Gateway: Gateway{
-			BatchMax: 128, QueueMax: 4096, QueueWaitMs: 1000, RedisTimeoutMs: 500, KeyRefreshMs: 2000,
+			BatchMax: 128, QueueMax: 16_384, QueueWaitMs: 1000, RedisTimeoutMs: 500, KeyRefreshMs: 2000,
 			CatalogRefreshMs: 1000, ResolveMax: 256, StreamsMax: 1000, LimitKeysMax: 100_000,
 			EdgeMemoryMs: 250,
 		},

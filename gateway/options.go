@@ -22,7 +22,7 @@ type Options struct {
 	// Proxies are the networks whose X-Forwarded-For is believed; none by default.
 	Proxies ratelimit.Proxies
 
-	// QueueMax is the most reserves that wait per shard; default 4096. A full queue answers at
+	// QueueMax is the most reserves that wait per shard; default 16,384. A full queue answers at
 	// once: more than about a second of Redis would only be refused later.
 	QueueMax int
 	// QueueWait is how long a reserve may wait before it is sent; default 1 s. Whoever waited longer
@@ -147,7 +147,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	for field, value := range map[*int]int{
-		&o.QueueMax: 4096, &o.BatchMax: 128, &o.LanesMax: 1024, &o.AgainRounds: 8,
+		&o.QueueMax: 16_384, &o.BatchMax: 128, &o.LanesMax: 1024, &o.AgainRounds: 8,
 		&o.AgainCalls: 1000, &o.ResolveMax: 256, &o.BreakerMin: 5, &o.ConfirmMax: 8192,
 		&o.LookupMax: 100, &o.BooksMax: 2, &o.MissMax: 10_000, &o.KeyWaitMax: 64, &o.BodyMax: 64 << 10,
 		&o.SaleBodyMax: 1 << 20, &o.HeaderMax: 16 << 10, &o.ConcurrencyMax: 262_144,

@@ -23,7 +23,7 @@ end
 -- Each entry has one event or many.
 local PAGE = 16
 local after, left = tonumber(ARGV[5]), tonumber(ARGV[6])
-local from, more = EPOCH .. '-' .. whole(after + 1), true
+local from, more = EPOCH .. '-' .. whole(after + 1), left > 0
 while more do
   local most = math.min(left, PAGE)
   local page = redis.call('XRANGE', EVENTS, from, '+', 'COUNT', whole(most))

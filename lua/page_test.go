@@ -36,6 +36,10 @@ func TestEvents(t *testing.T) {
 					require.Equal(t, look.Events[after:min(after+int64(limit), 4)], got, "%d after %d", limit, after)
 				}
 			}
+			head, err := e.Shard.Look(e.Ctx, 1, 0, 0)
+			require.NoError(t, err)
+			require.Equal(t, look.Seq, head.Seq)
+			require.Empty(t, head.Events, "none were asked for")
 			none, err := e.Shard.Events(e.Ctx, 2, 0, 10)
 			require.NoError(t, err)
 			require.Empty(t, none, "of an epoch that never was")
