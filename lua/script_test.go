@@ -20,7 +20,7 @@ local function deep(a)
 end
 local function used(a)
   -- no word
-  return deep(a) .. 'end'
+  return deep(a) .. 'end' .. a
 end
 
 local function alone()
@@ -40,7 +40,7 @@ local function deep(a)
   return a
 end
 local function used(a)
-  return deep(a) .. 'end'
+  return deep(a) .. 'end' .. a
 end
 
 return used(one)
