@@ -29,7 +29,7 @@ end
 local function by_alone() -- used_in_comment
   if one then
     return 'x'
-  end
+  end -- of if
 end
 return used(one)
 `
