@@ -7,8 +7,8 @@
 --       then 4 values an attempt:
 --         customer, ip, device  what it is counted by; '' is not counted
 --         cost                  attempts that it counts as, from 1
--- Replies: DONE, then rules and time (limits.lua), then three fields an attempt: outcome, detail, and
---   where it stands, an arrival in us a rule, joined by spaces: ! before one of a shadow rule that
+-- Replies: DONE, then rules and time (limits.lua), then of each attempt outcome, detail, and if there are
+--   rules where it stands, an arrival in us a rule, joined by spaces: ! before one of a shadow rule that
 --   would have refused, - where the attempt has no value
 --   DONE     ''
 --   LIMITED  dimension and us to wait (0: for ever), joined by a newline

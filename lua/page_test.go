@@ -1,6 +1,7 @@
 package lua_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"flashgate/internal/redistest"
 	"flashgate/lua"
 	"flashgate/lua/luatest"
+	"flashgate/sale"
 )
 
 // TestEvents guards that a plain read of the outbox says what a look says of it, on every kind of Redis.
@@ -57,6 +59,52 @@ func TestEvents(t *testing.T) {
 			require.NoError(t, rdb.Set(e.Ctx, key, "no stream", 0).Err())
 			_, err = e.Shard.Events(e.Ctx, 1, 3, 100)
 			require.ErrorContains(t, err, "WRONGTYPE")
+		})
+	}
+}
+
+// TestRowIsOneEntry guards that what one call holds in a row is one entry, that it is read as its events from any
+// seq, and that a trim knows the mark of each of them and keeps the entry while one is wanted.
+func TestRowIsOneEntry(t *testing.T) {
+	for name, rdb := range map[string]redis.UniversalClient{
+		"miniredis": connect(t, redistest.Mini(t).Addr()),
+		"redis":     connect(t, redistest.Shared(t).Addr()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := luatest.NewEnv(t, rdb, luatest.DemoConfig())
+			key := "fg:{" + e.Shard.Sale + ":0}:1:events"
+			for _, prefix := range []string{"first", "other"} {
+				var batch []lua.ReserveRequest
+				for _, n := range []string{"-1", "-2", "-3", "-4"} {
+					batch = append(batch, e.Request(prefix+n, "c-"+prefix+n, "BAG/=1"))
+				}
+				_, err := e.Shard.Reserve(e.Ctx, batch)
+				require.NoError(t, err)
+			}
+			length, err := rdb.XLen(e.Ctx, key).Result()
+			require.NoError(t, err)
+			require.Equal(t, int64(3), length, "the sale, and a row for each call")
+			look, err := e.Shard.Look(e.Ctx, 1, 0, 100)
+			require.NoError(t, err)
+			require.Len(t, look.Events, 9)
+			e.Books()
+			for after := range int64(10) {
+				got, err := e.Shard.Events(e.Ctx, 1, after, 100)
+				require.NoError(t, err)
+				require.Equal(t, look.Events[after:], got, "after %d", after)
+			}
+			for seq := int64(1); seq <= 9; seq++ {
+				mark, _, _ := strings.Cut(look.Events[seq-1].Packed, "\n")
+				outcome, err := e.Shard.Trim(e.Ctx, 1, seq, mark+"x", 100)
+				require.NoError(t, err)
+				require.Equal(t, sale.Recovering, outcome, "another branch at %d", seq)
+				outcome, err = e.Shard.Trim(e.Ctx, 1, seq, mark, 0)
+				require.NoError(t, err)
+				require.Equal(t, sale.Done, outcome, "trimmed to %d", seq)
+				got, err := e.Shard.Events(e.Ctx, 1, seq, 100)
+				require.NoError(t, err)
+				require.Equal(t, look.Events[seq:], got, "what the ledger has not is there, at %d", seq)
+			}
 		})
 	}
 }
