@@ -31,7 +31,7 @@ func TestEntriesThatCannotBeRead(t *testing.T) {
 // Events that one call held in a row are one entry, and are read as if each had its own.
 func TestRowsAreExpanded(t *testing.T) {
 	row := "3\nm.\nbefore\n50\n90\n" +
-		"id-1\nann\nf1\nA/x=1\ngate\n" + "id-2\nbob\nf2\nA/x=2;B/y=1\n\n" + "id-3\ncy\nf3\nA/x=1\ngate"
+		"id-1\nid-2\nid-3\nann\nbob\ncy\nf1\nf2\nf3\nA/x=1\ngate\nA/x=2;B/y=1\n\nA/x=1\ngate"
 	whole := []RawEvent{
 		{2, 7, "m.7\nbefore\n50\nheld\nid-1\nann\nA/x=1\ngate\n\n{\"fp\":\"f1\",\"deadline\":90}"},
 		{2, 8, "m.8\nm.7\n50\nheld\nid-2\nbob\nA/x=2;B/y=1\n\n\n{\"fp\":\"f2\",\"deadline\":90}"},

@@ -58,7 +58,7 @@ func (x *expansion) append(e RawEvent) {
 
 const (
 	rowHead   = 5 // values before those of the reservations
-	rowValues = 5 // of each reservation
+	rowValues = 5 // of each reservation: three columns, then two of each in turn
 )
 
 // addRow takes all that one call held in a row. Of one that cannot be read every event is there and does not
@@ -83,8 +83,8 @@ func (x *expansion) addRow(last RawEvent, text string) {
 	room.Grow(len(text) + n*(2*len(start)+len(at)+len(deadline)+2*20+64))
 	ends := make([]int, n)
 	for i := range n {
-		of := f[rowHead+i*rowValues:]
-		id, customer, fingerprint, lines, actor := of[0], of[1], of[2], of[3], of[4]
+		of := f[rowHead+i:]
+		id, customer, fingerprint, lines, actor := of[0], of[n], of[2*n], of[3*n+i], of[3*n+i+1]
 		mark := start + strconv.FormatInt(first+int64(i), 10)
 		for _, part := range [...]string{
 			mark, "\n", prev, "\n", at, "\nheld\n", id, "\n", customer, "\n", lines, "\n", actor,

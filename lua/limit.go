@@ -53,13 +53,29 @@ func (s *Shard) Limit(ctx context.Context, group sale.LimitGroup, checks []Limit
 	if group == sale.LimitReserve || !slices.Contains(sale.LimitGroups, group) {
 		return nil, fmt.Errorf("limit: no such group as %q", group)
 	}
-	args := make([]any, 0, 1+4*len(checks))
-	args = append(args, string(group))
+	n := len(checks)
+	args := make([]any, 2+4*n)
+	args[0], args[1] = string(group), n
 	for i := range checks {
 		c := &checks[i]
-		args = append(args, c.Customer, c.IP, c.Device, max(c.Cost, 1))
+		for d, value := range [...]string{c.Customer, c.IP, c.Device} {
+			args[2+d*n+i] = limitField(group, d, value)
+		}
+		args[2+3*n+i] = max(c.Cost, 1)
 	}
 	return s.judged(ctx, limitScript, args, len(checks), func(int) string { return "" })
+}
+
+// limitField is what an attempt of a group is counted by in a dimension: the field of shared/limits.lua. No
+// value has a newline, so that none is another's field.
+func limitField(group sale.LimitGroup, dimension int, value string) string {
+	switch {
+	case value == "" || group == sale.LimitReserve && dimension == 0:
+		return value
+	case group == sale.LimitReserve:
+		return "\n" + sale.Dimensions[dimension][:1] + ":" + value
+	}
+	return "\n" + string(group)[:1] + sale.Dimensions[dimension][:1] + ":" + value
 }
 
 // errOriginsWanted: the shard has rules, and the batch went without ip and device. Nothing was done.

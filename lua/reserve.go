@@ -110,30 +110,30 @@ func (a *Answer) judgedWithoutLimits() bool {
 // reserveArgs are the arguments of reserve.lua, with or without what limits count by beside the customer: in a sale
 // without limits they would be a tenth of what a reserve costs Redis.
 func (s *Shard) reserveArgs(batch []ReserveRequest, origins bool) []any {
-	values := 4
+	n, columns := len(batch), 4
 	if origins {
-		values += 2
+		columns += 2
 	}
 	admitted := slices.ContainsFunc(batch, func(r ReserveRequest) bool { return r.Admission != "" })
 	if admitted {
-		values++
+		columns++
 	}
-	args := make([]any, 0, 2+values*len(batch))
-	args = append(args, s.store.opts.StreamMaxEvents, values)
-	asks := make([]string, len(batch))
+	args := make([]any, 2+columns*n)
+	args[0], args[1] = s.store.opts.StreamMaxEvents, n
+	asks := make([]string, n)
 	for i := range batch {
-		r := &batch[i]
+		r, of := &batch[i], args[2+i:]
 		if i > 0 && r.asksAs(&batch[i-1]) {
 			asks[i] = asks[i-1] // In a drop most ask for the same.
 		} else {
 			asks[i] = sale.PackLines(r.Lines) + "\n" + r.Actor + "\n" + r.Tier
 		}
-		args = append(args, &r.ID, &r.Customer, &r.Fingerprint, &asks[i])
+		of[0], of[n], of[2*n], of[3*n] = &r.ID, &r.Customer, &r.Fingerprint, &asks[i]
 		if origins {
-			args = append(args, &r.IP, &r.Device)
+			of[4*n], of[5*n] = limitField(sale.LimitReserve, 1, r.IP), limitField(sale.LimitReserve, 2, r.Device)
 		}
 		if admitted {
-			args = append(args, &r.Admission)
+			of[(columns-1)*n] = &r.Admission
 		}
 	}
 	return args

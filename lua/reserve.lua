@@ -12,15 +12,14 @@
 --       EVENTS (write), RECORDS (read, write), LIMITS (read, write), ROOM (read, write),
 --       WAITLIST (read, write), LINE (read, write), OFFERS (write)
 -- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
---       6 values      of a request: 4, 2 more with ip and device, and 1 more with admission
---       then of each request:
+--       6 count       requests, then in columns, one value of each after the other:
 --         id           reservation id
---         customer     whose caps count
+--         customer     whose caps count, and a field of limits
 --         fingerprint  of the request as asked
 --         ask          joined by newlines, the same for most of a drop: lines, packed and normalized, where
 --                      an empty location lets the sale's allocation pick; actor, who asks; tier
---         ip           it comes from; '' for none, likewise
---         device       these two are left out of a batch for a sale that seems to have no limits
+--         ip           field of limits (limits.lua) of the address it comes from
+--         device       likewise; these two are left out for a sale that seems to have no limits
 --         admission    (admission.lua) '' for none; left out when nobody in the batch brings one
 -- Replies: DONE, then rules and time (limits.lua), then of each request outcome, detail, and if there are
 --   rules where it stands in them as limit.lua says it, '' when they were not asked; no requests when there
@@ -43,34 +42,36 @@ if not shard then
   return closed
 end
 
-local FIRST, STRIDE = 7, tonumber(ARGV[6])
+-- The values of a column are in ARGV after these.
+local count = tonumber(ARGV[6])
+local ID, CUSTOMER, FINGERPRINT, ASK = 6, 6 + count, 6 + 2 * count, 6 + 3 * count
+local columns = (#ARGV - 6) / count
 local stream_max = tonumber(ARGV[5])
 local reply = head(shard, 'DONE')
 add_limits(reply, shard, shard.limits)
-if shard.limits ~= '' and STRIDE < 6 then
+local limited, tiered, roomed = shard.limits ~= '', shard.tiers ~= '', shard.room ~= ''
+if limited and columns < 6 then
   return reply
 end
 
--- One read each for the records of all requests, and for all SKUs, customers and rate limits of those
--- that are not replays.
-local rules = parse_rules(shard.limits, '', {customer = 1, ip = 4, device = 5})
-local fields, first_field, tier_of = {}, {}, {}
-local ids, lines_of, count = {}, {}, 0
-for i = FIRST, #ARGV, STRIDE do
-  count = count + 1
-  ids[count] = ARGV[i]
+-- One read each for the records of all requests, their customers, SKUs and rate limits.
+local records = redis.call('HMGET', RECORDS, unpack(ARGV, ID + 1, ID + count))
+local counts = redis.call('HMGET', CUSTOMERS, unpack(ARGV, CUSTOMER + 1, CUSTOMER + count))
+local rules, generations
+if limited then
+  rules = parse_rules(shard.limits, {customer = CUSTOMER, ip = 6 + 4 * count, device = 6 + 5 * count})
+  generations = find_generations(shard)
+  read_arrivals(generations, rules, count)
 end
-local records = redis.call('HMGET', RECORDS, unpack(ids))
-local limited, tiered, roomed = rules[1], shard.tiers ~= '', shard.room ~= ''
-local generations
 do
-  local skus, names, name_count, field_count = {}, {}, 0, 0
+  local skus, ask = {}, nil
   -- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
   -- also know their packed form, the actor and the tier. Its SKUs are read, too.
-  local function asked(text)
+  local function take_apart(text)
     local packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
     local lines = asked_lines(packed, text)
     lines.packed, lines.actor, lines.tier = packed, actor, tier
+    lines.caps = tiered and tier ~= '' and caps_of(shard, tier)
     for i = 1, #lines do
       local sku = lines[i].sku
       if stock[sku] == nil then
@@ -78,36 +79,24 @@ do
         skus[#skus + 1] = sku
       end
     end
-    return lines
   end
 
   for n = 1, count do
     if records[n] and not remembered(shard, records[n]) then
       records[n] = false
     end
-    if not records[n] then
-      local at = FIRST + (n - 1) * STRIDE
-      local lines = parsed[ARGV[at + 3]] or asked(ARGV[at + 3])
-      lines_of[n] = lines
-      local customer = ARGV[at + 1]
-      if not customers[customer] then
-        customers[customer] = true
-        name_count = name_count + 1
-        names[name_count] = customer
-      end
-      if limited then
-        first_field[n] = field_count
-        field_count = add_fields(rules, fields, field_count, at)
-      end
-      if tiered then
-        tier_of[n] = lines.tier ~= '' and caps_of(shard, lines.tier)
-      end
-      if roomed and STRIDE % 2 == 1 and ARGV[at + STRIDE - 1] ~= '' then
-        note_admission(n, customer, ARGV[at + STRIDE - 1])
+    if ARGV[ASK + n] ~= ask then
+      ask = ARGV[ASK + n]
+      if not parsed[ask] then
+        take_apart(ask)
       end
     end
+    local admission = roomed and columns % 2 == 1 and ARGV[6 + (columns - 1) * count + n] or ''
+    if admission ~= '' and not records[n] then
+      note_admission(n, ARGV[CUSTOMER + n], admission)
+    end
   end
-  read_ahead(skus, names)
+  read_items(skus)
   read_groups(shard, #skus)
   if waiting_in(shard) > 0 and shard.waitlist ~= '' then
     read_queues(skus)
@@ -115,18 +104,13 @@ do
   if roomed then
     read_admissions()
   end
-  if limited then
-    generations = find_generations(shard)
-    read_arrivals(generations, fields)
-  end
 end
 
--- What is written when all are judged: entries of EVENTS as id, field and text in turn, the values of one
--- that is not whole yet, records, who is held. fresh are the records by reservation, for those further down
--- in this batch.
-local entries, row, set, held, fresh = {}, {}, {}, {}, {}
-local entry_count, row_size, set_size, held_count = 0, 0, 0, 0
-local ROW_HEAD = 5 -- values before those of the reservations in a row
+-- What is written when all are judged: entries of EVENTS as id, field and text in turn; records; numbers of
+-- the requests that are held, and what the entry says of the lines of each. fresh are the records by
+-- reservation, for those further down in this batch.
+local entries, set, held, asks, fresh = {}, {}, {}, {}, {}
+local entry_count, set_size, held_count, entered = 0, 0, 0, 0
 local deadline = whole(shard.now + shard.hold)
 local function add_entry(field, text)
   local i = entry_count
@@ -136,13 +120,29 @@ local function add_entry(field, text)
   entry_count = i + 3
 end
 
+-- The values after some place in ARGV of those that are held, from one of them on.
+local function column(place, from)
+  if held_count == count then
+    return table.concat(ARGV, '\n', place + from, place + count)
+  end
+  local values = {}
+  for i = from, held_count do
+    values[i - from + 1] = ARGV[place + held[i]]
+  end
+  return table.concat(values, '\n')
+end
+
 -- Makes one entry of those that were held in a row.
 local function end_row()
-  if row_size > 0 then
-    row[1] = whole((row_size - ROW_HEAD) / 5)
+  local from = entered + 1
+  if held_count >= from then
+    local before = shard.mark
     shard.mark = MARK_BASE .. shard.seq_text
-    add_entry('h', table.concat(row, '\n', 1, row_size))
-    row_size = 0
+    add_entry('h', table.concat({
+      whole(held_count - entered), MARK_BASE, before, shard.now_text, deadline, column(ID, from),
+      column(CUSTOMER, from), column(FINGERPRINT, from), table.concat(asks, '\n', from, held_count),
+    }, '\n'))
+    entered = held_count
   end
 end
 
@@ -202,7 +202,7 @@ local function make_judge()
 
   -- Puts a request behind those who wait for its SKUs. Who is put behind nobody is asked again first when a
   -- hold is over: its units may be enough.
-  local function wait(n, at, lines)
+  local function wait(n, id, customer, lines)
     local ahead = 0
     for i = 1, waiting_in(shard) > 0 and #lines or 0 do
       ahead = math.max(ahead, queue_of(lines[i].sku).waiting)
@@ -216,7 +216,7 @@ local function make_judge()
     if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
       return 'LINE_FULL', ''
     end
-    local id, customer, fingerprint, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], lines.packed
+    local fingerprint, packed = ARGV[FINGERPRINT + n], lines.packed
     local tier = string.match(lines.tier, '^[%w._-]+$') or ''
     end_row()
     local _, before = next_event(shard)
@@ -240,8 +240,7 @@ local function make_judge()
   end
 
   -- Caps and stock, or a place in the line. Of HELD the detail is the lines as they were picked.
-  local function take(n, at)
-    local customer, lines = ARGV[at + 1], lines_of[n]
+  local function take(n, id, customer, lines)
     local unadmitted = roomed and judge_admission(shard, n)
     if unadmitted then
       return unadmitted, ''
@@ -251,7 +250,7 @@ local function make_judge()
       return refused, detail
     end
     local for_ever
-    refused, detail, for_ever = judge_caps(shard, customer, lines, tier_of[n])
+    refused, detail, for_ever = judge_caps(shard, customer, lines, lines.caps)
     if refused then
       if for_ever then
         return refused, detail
@@ -261,7 +260,7 @@ local function make_judge()
     local picked, short = judge_stock(shard, lines, available)
     local passes = picked and (shard.waitlist == '' or leaves_enough(picked))
     if not passes and shard.waitlist ~= '' and judge_stock(shard, lines, returnable) then
-      return wait(n, at, lines)
+      return wait(n, id, customer, lines)
     elseif not picked then
       return refuse('STOCK', short)
     end
@@ -270,29 +269,31 @@ local function make_judge()
     return 'HELD', lines.named and lines.packed or pack_lines(picked)
   end
 
-  return function(n, at)
-    local known = records[n] or fresh[ARGV[at]]
+  return function(n, id, customer, lines)
+    local known = records[n] or fresh[id]
     if known then
-      return judge_known(ARGV[at], known, ARGV[at + 1], ARGV[at + 2])
+      return judge_known(id, known, customer, ARGV[FINGERPRINT + n])
     end
     local outcome = closed_outcome(shard)
     if outcome then
       return outcome, outcome == 'NOT_OPEN' and whole(shard.opens) or ''
     elseif shard.seq - shard.watermark >= stream_max then
       return 'OVERLOADED', ''
-    elseif not limited then
-      return take(n, at)
     end
-    local refused = judge_limits(shard, rules, fields, first_field[n], 1)
+    customers[customer] = customers[customer] or parse_counts(counts[n])
+    if not limited then
+      return take(n, id, customer, lines)
+    end
+    local refused = judge_limits(shard, rules, n, 1)
     if refused then
-      return 'LIMITED', refused, settle_limits(shard, rules, fields, first_field[n], false)
+      return 'LIMITED', refused, settle_limits(shard, rules, n, false)
     end
     local detail
-    outcome, detail = take(n, at)
+    outcome, detail = take(n, id, customer, lines)
     if outcome == 'AGAIN' then
       return outcome, detail
     end
-    return outcome, detail, settle_limits(shard, rules, fields, first_field[n], true)
+    return outcome, detail, settle_limits(shard, rules, n, true)
   end
 end
 
@@ -302,7 +303,7 @@ local ordinary = not roomed and shard.waitlist == '' and not closed_outcome(shar
   and shard.seq - shard.watermark + count <= stream_max
 local most = math.min(shard.cap_order > 0 and shard.cap_order or math.huge,
   shard.cap_customer > 0 and shard.cap_customer or math.huge)
-local tierless, grouped = not tiered, groups[1] ~= nil
+local grouped = groups[1] ~= nil
 
 -- Notes in lines where one line is served now. Units only get fewer while a call takes some, so the first
 -- location that has enough stays the first until it has not.
@@ -318,6 +319,7 @@ local function place_one(lines)
     location = pick_location(shard, line, {}, available)
     lines.picked = line.sku .. '/' .. location .. '=' .. whole(qty)
   end
+  lines.entry = lines.picked .. '\n' .. lines.actor
   local level = item.at[location]
   if not level or available(level) < qty then
     return nil
@@ -327,66 +329,59 @@ local function place_one(lines)
   return level
 end
 
-local last = #reply
-
 -- As pack_record writes a record.
 local record_tail = '\n' .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n'
 local record_mark = '\n' .. MARK_BASE
 -- As whole says a seq, for a third: all but the last digit was said before, mostly.
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 local tens, tens_text, judge
+local seq, seq_text = shard.seq, shard.seq_text
+local last, ask, lines = #reply, nil, nil
 
 for n = 1, count do
-  local at, id, lines = FIRST + (n - 1) * STRIDE, ids[n], lines_of[n]
-  local customer, outcome, detail, stands = ARGV[at + 1], nil, nil, nil
-  if ordinary and lines and not fresh[id] and customers[customer] == NONE_YET
-    and (tierless or not tier_of[n]) and (not grouped or lines.first_allowed) then
+  local id, customer = ARGV[ID + n], ARGV[CUSTOMER + n]
+  local outcome, detail, stands, entry
+  if ARGV[ASK + n] ~= ask then
+    ask = ARGV[ASK + n]
+    lines = parsed[ask]
+  end
+  if ordinary and not records[n] and not fresh[id] and not counts[n] and not customers[customer]
+    and not lines.caps and (not grouped or lines.first_allowed) then
     local level, qty = lines.level, lines.one
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       level = place_one(lines)
     end
     if level and limited then
-      stands = spend_first(shard, rules, fields, first_field[n])
+      stands = spend_first(shard, rules, n)
     end
     if level and (stands or not limited) then
       level.held = level.held + qty
       give_first(customer, lines.first_units)
-      outcome, detail = 'HELD', lines.picked
+      outcome, detail, entry = 'HELD', lines.picked, lines.entry
     end
   end
   if not outcome then
     judge = judge or make_judge()
-    outcome, detail, stands = judge(n, at)
+    shard.seq, shard.seq_text = seq, seq_text
+    outcome, detail, stands = judge(n, id, customer, lines)
+    seq, seq_text = shard.seq, shard.seq_text
   end
   if outcome == 'HELD' then
-    local seq = shard.seq + 1
+    seq = seq + 1
     local digit = seq % 10
     if seq - digit ~= tens then
       tens = seq - digit
       tens_text = tens > 0 and whole(tens / 10) or ''
     end
-    local seq_text = tens_text .. DIGITS[digit]
-    shard.seq = seq
-    shard.seq_text = seq_text
-    local i = row_size
-    if i == 0 then
-      row[2], row[3], row[4], row[5] = MARK_BASE, shard.mark, shard.now_text, deadline
-      i = ROW_HEAD
-    end
-    local fingerprint = ARGV[at + 2]
-    row[i + 1] = id
-    row[i + 2] = customer
-    row[i + 3] = fingerprint
-    row[i + 4] = detail
-    row[i + 5] = lines.actor
-    row_size = i + 5
-    detail = 'held\n' .. customer .. '\n' .. fingerprint .. '\n' .. detail .. record_tail
+    seq_text = tens_text .. DIGITS[digit]
+    held_count = held_count + 1
+    held[held_count] = n
+    asks[held_count] = entry or detail .. '\n' .. lines.actor
+    detail = 'held\n' .. customer .. '\n' .. ARGV[FINGERPRINT + n] .. '\n' .. detail .. record_tail
       .. seq_text .. record_mark .. seq_text
     set[set_size + 1] = id
     set[set_size + 2] = detail
     set_size = set_size + 2
-    held_count = held_count + 1
-    held[held_count] = id
     fresh[id] = detail
   end
   reply[last + 1] = outcome
@@ -398,6 +393,7 @@ for n = 1, count do
   end
 end
 
+shard.seq, shard.seq_text = seq, seq_text
 end_row()
 if entry_count > 0 then
   for i = 1, entry_count, 3 do
@@ -405,7 +401,7 @@ if entry_count > 0 then
   end
   redis.call('HSET', RECORDS, unpack(set)) -- two values a request: never too many for unpack
   if held_count > 0 then
-    redis.call('ZADD', DEADLINES, deadline, table.concat(held, '\n'))
+    redis.call('ZADD', DEADLINES, deadline, column(ID, 1))
   end
   save_units()
   save_queues(shard)
@@ -423,7 +419,9 @@ if entry_count > 0 then
   save_admissions(shard)
   save_head(shard)
 end
-save_arrivals(shard, generations)
+if limited then
+  save_arrivals(shard, generations)
+end
 
 reply[3] = shard.seq_text
 reply[5] = due and whole(due) or ''

@@ -18,7 +18,7 @@ local function asked_lines(packed, key)
     lines = {
       {sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true},
       total = qty, named = location ~= '', one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
-      level = false, picked = false, -- see place_one of reserve.lua
+      level = false, picked = false, entry = false, -- see place_one of reserve.lua
     }
     parsed[key] = lines
   else

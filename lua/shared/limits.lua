@@ -6,7 +6,7 @@
 -- ahead and that is kept, so that nobody is locked out for longer than one interval.
 --
 -- Rules      "<dimension>,<interval us>,<burst>,<mode>;...", as sale.Rules.Pack writes them
--- LIMITS     + generation: hash, <group><dimension>:<value> -> arrival in us. Only the current
+-- LIMITS     + generation: hash, field (limitField of limit.go) -> arrival in us. Only the current
 --            generation is written, and that before it is read. When it is older than every window, all
 --            in the one before is over: that is unlinked whole, and a new one begins. By the clock of
 --            the shard, which never runs backwards.
@@ -15,36 +15,21 @@
 local MIN_GENERATION = 10000 -- ms: a generation costs a few commands
 local IDLE = 60000 -- ms that a generation which nothing unlinks outlives all that is in it
 
--- What an attempt is counted by is a field of LIMITS, one a rule. The fields of all attempts of a call are
--- one list, and an attempt has those after its first.
-local arrivals = {} -- in the order of that list: text as it was read; false or nothing for none
 local spent = {} -- by field: text that this call writes
 local writes, write_count = {}, 0 -- field and text in turn, as they came: the last of a field counts
 
--- The rules of a group of routes. Each group counts in fields of its own. places are where in ARGV an
--- attempt says what each dimension counts it by.
-local function parse_rules(packed, group, places)
+-- The rules of a group of routes. The fields that the attempts of this call are counted by are in ARGV after
+-- the place of their dimension, one an attempt, '' for none.
+local function parse_rules(packed, places)
   local rules = {}
   for dimension, interval, burst, mode in string.gmatch(packed, '(%a+),(%d+),(%d+),(%a+);') do
     interval, burst = tonumber(interval), tonumber(burst)
     rules[#rules + 1] = {
       dimension = dimension, place = places[dimension], interval = interval, burst = burst,
-      window = interval * burst, shadow = mode == 'shadow',
-      prefix = group .. string.sub(dimension, 1, 1) .. ':',
+      window = interval * burst, shadow = mode == 'shadow', arrivals = {}, first = false,
     }
   end
   return rules
-end
-
--- Puts the fields of an attempt into fields after first, one a rule; '' where it has no value. base is what
--- the places of its values in ARGV are counted from. Returns where the next attempt's begin.
-local function add_fields(rules, fields, first, base)
-  for i = 1, #rules do
-    local rule = rules[i]
-    local value = ARGV[base + rule.place]
-    fields[first + i] = value ~= '' and rule.prefix .. value or ''
-  end
-  return first + #rules
 end
 
 -- The generations as they are for this call; begins means that a write begins a new one. What was
@@ -65,25 +50,23 @@ local function find_generations(shard)
   return at
 end
 
--- Reads the arrivals of all fields, one command a generation.
-local function read_arrivals(at, fields)
-  if at.current == '0' then
-    return
-  end
-  arrivals = read_in_chunks('HMGET', LIMITS .. at.current, fields)
-  if not at.reads_before then
-    return
-  end
-  local absent, names = {}, {}
-  for i = 1, #fields do
-    if not arrivals[i] then
-      absent[#absent + 1] = i
-      names[#absent] = fields[i]
+-- Reads the arrivals of all attempts by every rule: text, or nothing.
+local function read_arrivals(at, rules, count)
+  for i = 1, at.current ~= '0' and #rules or 0 do
+    local place = rules[i].place
+    local arrivals = redis.call('HMGET', LIMITS .. at.current, unpack(ARGV, place + 1, place + count))
+    rules[i].arrivals = arrivals
+    local absent, names = {}, {}
+    for n = 1, at.reads_before and count or 0 do
+      if not arrivals[n] then
+        absent[#absent + 1] = n
+        names[#absent] = ARGV[place + n]
+      end
     end
-  end
-  local texts = read_in_chunks('HMGET', LIMITS .. at.before, names)
-  for i = 1, #texts do
-    arrivals[absent[i]] = texts[i]
+    local texts = read_in_chunks('HMGET', LIMITS .. at.before, names)
+    for k = 1, #texts do
+      arrivals[absent[k]] = texts[k]
+    end
   end
 end
 
@@ -95,13 +78,14 @@ end
 
 -- Judges an attempt by every rule, without spending. Returns nothing when it may pass, else the
 -- dimension that refuses for longest and the us to wait, joined by a newline; 0 us is for ever.
-local function judge_limits(shard, rules, fields, first, cost)
+local function judge_limits(shard, rules, n, cost)
   local now, dimension, longest = shard.now_us, nil, 0
   for i = 1, #rules do
-    local rule, field = rules[i], fields[first + i]
+    local rule = rules[i]
+    local field = ARGV[rule.place + n]
     rule.refuses = false
     if field ~= '' then
-      local text, arrival = spent[field] or arrivals[first + i], now
+      local text, arrival = spent[field] or rule.arrivals[n], now
       if text then
         arrival = tonumber(text)
         if arrival > now + rule.window then
@@ -127,24 +111,32 @@ end
 
 -- Spends for an attempt that is the first of all that it is counted by, as most of a drop are: all of them
 -- stand alike. Returns where it stands then, or nothing when it is to be judged as others are.
-local first_texts, first_standing = {}, nil
-local function spend_first(shard, rules, fields, first)
+local first_standing
+local function spend_first(shard, rules, n)
   local count = #rules
-  for i = first + 1, first + count do
-    if arrivals[i] or spent[fields[i]] or fields[i] == '' then
+  for i = 1, count do
+    local rule = rules[i]
+    local field = ARGV[rule.place + n]
+    if rule.arrivals[n] or spent[field] or field == '' then
       return nil
     end
   end
-  for i = 1, first_standing and 0 or count do
-    if rules[i].burst < 1 then
-      return nil
+  if not first_standing then
+    local texts = {}
+    for i = 1, count do
+      local rule = rules[i]
+      if rule.burst < 1 then
+        return nil
+      end
+      rule.first = whole(shard.now_us + rule.interval)
+      texts[i] = rule.first
     end
-    first_texts[i] = whole(shard.now_us + rules[i].interval)
+    first_standing = table.concat(texts, ' ')
   end
-  first_standing = first_standing or table.concat(first_texts, ' ')
   local size = write_count
   for i = 1, count do
-    local field, text = fields[first + i], first_texts[i]
+    local rule = rules[i]
+    local field, text = ARGV[rule.place + n], rule.first
     spent[field] = text
     writes[size + 1] = field
     writes[size + 2] = text
@@ -158,9 +150,10 @@ end
 -- in shadow mode that would have refused is marked with ! and not spent. Most attempts of a batch are
 -- the first of somebody and stand all the same: their texts are made once.
 local standing, joined = {}, nil
-local function settle_limits(shard, rules, fields, first, passed)
+local function settle_limits(shard, rules, n, passed)
   for i = 1, #rules do
-    local rule, field, text = rules[i], fields[first + i], '-'
+    local rule, text = rules[i], '-'
+    local field = ARGV[rule.place + n]
     if field ~= '' and passed and not rule.refuses then
       local after = rule.after
       if rule.made ~= after then
@@ -170,7 +163,7 @@ local function settle_limits(shard, rules, fields, first, passed)
       spend(field, text)
     elseif field ~= '' then
       shard.now_us_text = shard.now_us_text or whole(shard.now_us)
-      text = spent[field] or arrivals[first + i] or shard.now_us_text
+      text = spent[field] or rule.arrivals[n] or shard.now_us_text
       if rule.refuses and rule.shadow then
         text = '!' .. text
       end

@@ -157,10 +157,15 @@ local function give_first(customer, packed)
 end
 
 -- Reads many items, and the counts of many customers, ahead of item_of and counts_of.
-local function read_ahead(skus, names)
-  for i, packed in ipairs(read_in_chunks('HMGET', STOCK, skus)) do
-    stock[skus[i]] = packed and parse_item(packed) or false
+local function read_items(skus)
+  local items = read_in_chunks('HMGET', STOCK, skus)
+  for i = 1, #items do
+    stock[skus[i]] = items[i] and parse_item(items[i]) or false
   end
+end
+
+local function read_ahead(skus, names)
+  read_items(skus)
   local counts = read_in_chunks('HMGET', CUSTOMERS, names)
   for i = 1, #counts do
     customers[names[i]] = counts[i] and parse_counts(counts[i]) or NONE_YET
