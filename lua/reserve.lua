@@ -48,10 +48,13 @@ local ID, CUSTOMER, FINGERPRINT, ASK = 6, 6 + count, 6 + 2 * count, 6 + 3 * coun
 local columns = (#ARGV - 6) / count
 local stream_max = tonumber(ARGV[5])
 local reply = head(shard, 'DONE')
-add_limits(reply, shard, shard.limits)
 local limited, tiered, roomed = shard.limits ~= '', shard.tiers ~= '', shard.room ~= ''
-if limited and columns < 6 then
-  return reply
+reply[6], reply[7] = '', ''
+if limited then
+  add_limits(reply, shard, shard.limits)
+  if columns < 6 then
+    return reply
+  end
 end
 
 -- One read each for the records of all requests, their customers, SKUs and rate limits.
@@ -97,7 +100,9 @@ do
     end
   end
   read_items(skus)
-  read_groups(shard, #skus)
+  if shard.groups ~= '' then
+    read_groups(shard, #skus)
+  end
   if waiting_in(shard) > 0 and shard.waitlist ~= '' then
     read_queues(skus)
   end
@@ -361,7 +366,9 @@ for n = 1, count do
     end
   end
   if not outcome then
-    judge = judge or make_judge()
+    if not judge then
+      judge = make_judge()
+    end
     shard.seq, shard.seq_text = seq, seq_text
     outcome, detail, stands = judge(n, id, customer, lines)
     seq, seq_text = shard.seq, shard.seq_text
@@ -404,7 +411,9 @@ if entry_count > 0 then
     redis.call('ZADD', DEADLINES, deadline, column(ID, 1))
   end
   save_units()
-  save_queues(shard)
+  if shard.waiting_changed then
+    save_queues(shard)
+  end
   -- Who joined a line while units are free, because those before want more, may be offered them by the next
   -- sweep.
   for sku, queue in pairs(shard.waiting_changed and queues or {}) do
@@ -416,7 +425,9 @@ if entry_count > 0 then
       redis.call('ZADD', OFFERS, shard.now_text, sku)
     end
   end
-  save_admissions(shard)
+  if roomed then
+    save_admissions(shard)
+  end
   save_head(shard)
 end
 if limited then

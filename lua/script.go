@@ -63,9 +63,9 @@ type block struct {
 	uses       map[string]int // words, with how often they are in it
 }
 
-// slim leaves out comments, and of shared parts the functions, keys and constants that a script does not use.
-// Those that only a function make_... of it uses are moved into that, which is called when they are needed: every
-// call makes all functions of the top level anew, and there is room for 200 names.
+// slim leaves out comments, and of shared parts the functions, keys and constants that a script does not use. Every
+// call makes all functions of the top level anew, and there is room for 200 names: so a function that is called
+// at one place only, under a condition, is moved there, with what only it uses.
 func slim(text string) string {
 	blocks := blocksOf(text)
 	uses := map[string]int{}
@@ -81,20 +81,20 @@ func slim(text string) string {
 		}
 		blocks = slices.Delete(blocks, i, i+1)
 	}
-	if at := slices.IndexFunc(blocks, func(b block) bool { return strings.HasPrefix(b.name, "make_") }); at >= 0 {
-		maker := &blocks[at]
-		head, rest, _ := strings.Cut(maker.text, "\n")
-		// From the end, as what uses a function is after it.
-		for i := at - 1; i >= 0; i-- {
-			if b := blocks[i]; b.name != "" && uses[b.name] == b.uses[b.name]+maker.uses[b.name] {
-				for w, n := range b.uses {
-					maker.uses[w] += n
-				}
-				rest = b.text + rest
-				blocks[i].text = ""
+	// From the end, as what uses a function is after it.
+	for at := len(blocks) - 1; at >= 0; at-- {
+		b := &blocks[at]
+		if !strings.HasPrefix(b.text, "local function") || uses[b.name] != b.uses[b.name]+1 {
+			continue
+		}
+		for i := at + 1; i < len(blocks); i++ {
+			if line, ok := conditionalCall(&blocks[i], b.name); ok {
+				head, rest, _ := strings.Cut(b.text, "\n")
+				blocks[i].insert(line, head+"\n"+absorb(blocks[:at], b, uses)+rest, b.uses)
+				b.text, b.uses = "", nil
+				break
 			}
 		}
-		maker.text = head + "\n" + rest
 	}
 	var all strings.Builder
 	for _, b := range blocks {
@@ -103,9 +103,71 @@ func slim(text string) string {
 	return all.String()
 }
 
+// absorb takes what only into uses out of the blocks before it, and returns it.
+func absorb(blocks []block, into *block, uses map[string]int) (text string) {
+	for i := len(blocks) - 1; i >= 0; i-- {
+		b := &blocks[i]
+		if b.name == "" || b.text == "" || uses[b.name] != b.uses[b.name]+into.uses[b.name] {
+			continue
+		}
+		for w, n := range b.uses {
+			into.uses[w] += n
+		}
+		text = b.text + text
+		b.text, b.uses = "", nil
+	}
+	return text
+}
+
+// conditionalCall finds the line of the script's own flow that calls a function, if it is under a condition and
+// not in a loop: but what make_... makes is kept, so that loops make it once.
+func conditionalCall(b *block, name string) (line int, ok bool) {
+	if b.name != "" || b.uses[name] == 0 {
+		return 0, false
+	}
+	lines := strings.Split(b.text, "\n")
+	call := regexp.MustCompile(`^ +(?:local )?(?:[\w, .]+ = )?` + name + `\(`)
+	line = slices.IndexFunc(lines, call.MatchString)
+	if line < 0 {
+		return 0, false
+	}
+	depth := indent(lines[line])
+	for i := line - 1; i >= 0 && depth > 0; i-- {
+		if lines[i] == "" || indent(lines[i]) >= depth {
+			continue
+		}
+		depth = indent(lines[i])
+		switch word, _, _ := strings.Cut(strings.TrimLeft(lines[i], " "), " "); word {
+		case "if", "elseif", "else":
+			ok = true
+		case "do":
+		case "for":
+			if !strings.HasPrefix(name, "make_") {
+				return 0, false
+			}
+		default:
+			return 0, false
+		}
+	}
+	return line, ok
+}
+
+func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// insert puts text before a line.
+func (b *block) insert(line int, text string, uses map[string]int) {
+	lines := strings.Split(b.text, "\n")
+	b.text = strings.Join(slices.Insert(lines, line, strings.TrimSuffix(text, "\n")), "\n")
+	for w, n := range uses {
+		b.uses[w] += n
+	}
+}
+
 var (
 	functionHead = regexp.MustCompile(`^local function (\w+)\(`)
-	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|'[^']*'|\d+|\{\})(?: --.*)?\n$`)
+	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|'[^']*'|\d+|\{\})\n$`)
+	// comment is one that begins a line, with its line, or one that follows and has no quote.
+	comment = regexp.MustCompile(`(?m)^ *--.*\n| +-- [^'"\n]*$`)
 )
 
 func blocksOf(text string) (blocks []block) {
@@ -115,10 +177,7 @@ func blocksOf(text string) (blocks []block) {
 		b.Reset()
 	}
 	name := ""
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(strings.TrimLeft(line, " "), "--") {
-			continue
-		}
+	for line := range strings.Lines(comment.ReplaceAllString(text, "")) {
 		function, constant := functionHead.FindStringSubmatch(line), constantLine.FindStringSubmatch(line)
 		if function != nil || constant != nil {
 			flush("")

@@ -33,7 +33,7 @@ local function by_alone() -- used_in_comment
 end
 return used(one)
 `
-	require.Equal(t, `local one = 1 -- said
+	require.Equal(t, `local one = 1
 local never, two = 1, 2
 local called = deep(1)
 local function deep(a)
@@ -45,9 +45,20 @@ end
 
 return used(one)
 `, slim(text))
+}
+
+// What is called at one place under a condition is made there, with what only it uses, in its order; but not in
+// a loop, which would make it again and again.
+func TestRareFunctionsAreMadeWhereTheyAreCalled(t *testing.T) {
 	require.Equal(t, `local both = {}
 local function shared()
 end
+local function looped(a)
+  return a
+end
+if both[1] then
+  for i = 1, 2 do
+    if not both[i] then
 local function make_judge()
 local CAP = 2
 local function deep()
@@ -58,7 +69,16 @@ local function rare()
 end
   return rare() + shared()
 end
-return both[1] or shared() or make_judge()
+      judge = make_judge()
+    end
+    local a = looped(i)
+  end
+elseif shared() then
+local function once()
+end
+  once()
+end
+return shared()
 `, slim(`local CAP = 2
 local both = {}
 local function deep()
@@ -72,6 +92,21 @@ end
 local function make_judge()
   return rare() + shared()
 end
-return both[1] or shared() or make_judge()
-`), "what only make_judge uses moves into it, in its order")
+local function looped(a)
+  return a
+end
+local function once()
+end
+if both[1] then
+  for i = 1, 2 do
+    if not both[i] then
+      judge = make_judge()
+    end
+    local a = looped(i)
+  end
+elseif shared() then
+  once() -- not once
+end
+return shared()
+`))
 }

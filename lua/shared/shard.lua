@@ -119,8 +119,8 @@ local function open_shard(...)
   return shard
 end
 
-local function head(shard, outcome, next_deadline)
-  return {outcome, shard.epoch, shard.seq_text, shard.now_text, next_deadline or ''}
+local function head(shard, outcome, due)
+  return {outcome, shard.epoch, shard.seq_text, shard.now_text, due or ''}
 end
 
 -- What the window and the operators say of taking units now; nil when it is allowed.
