@@ -41,7 +41,7 @@ local base, locked, actor, data = ARGV[5], ARGV[6] == '1', ARGV[7], ARGV[8]
 local SETTINGS, STRIDE = 10, 4
 local FIRST = SETTINGS + tonumber(ARGV[9])
 
-local shard, closed = open_shard('waiting')
+local shard, closed = open_shard('version', 'waiting')
 -- Epoch 0 is a shard that is missing, or what close.lua leaves of one.
 if base == '' and not shard and closed[2] == '0' then
   local now = redis_time_ms()

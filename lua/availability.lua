@@ -6,7 +6,7 @@
 -- Replies: DONE, then version, lifecycle, opening and closing time in ms, watermark, then
 --   SKU and packed item (units.lua) in turn; a SKU that the sale does not have is left out
 --   and without: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('version')
 if not shard then
   return closed
 end

@@ -17,7 +17,7 @@
 --   WAITING              it waits, and holds nothing yet
 --   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
-local shard, closed = open_shard()
+local shard, closed = open_shard('max_extensions')
 if not shard then
   return closed
 end
@@ -30,7 +30,7 @@ end
 local outcome = finished_outcome(record, shard.now)
   or (extension <= tonumber(record.extension) and 'REPLAY')
   or closed_outcome(shard)
-  or (extension > shard.max_extensions and 'EXTENSION_LIMIT')
+  or (extension > tonumber(shard.max_extensions) and 'EXTENSION_LIMIT')
   or (extension > tonumber(record.extension) + 1 and 'EXTENSION_GAP')
 if outcome then
   return answer(shard, outcome, record)

@@ -85,7 +85,7 @@ do
   end
 
   for n = 1, count do
-    if records[n] and not remembered(shard, records[n]) then
+    if records[n] and not remembered(records[n], shard.now) then
       records[n] = false
     end
     if ARGV[ASK + n] ~= ask then

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -34,11 +35,26 @@ type script struct {
 	name  string
 	text  string
 	redis *redis.Script
+	keys  []int // of era.keys, those that it takes
 }
 
 func load(name string) *script {
-	text := source(name)
-	return &script{name: name, text: text, redis: redis.NewScript(text)}
+	text, keys := ownKeys(source(name))
+	return &script{name: name, text: text, redis: redis.NewScript(text), keys: keys}
+}
+
+var keyIndex = regexp.MustCompile(`\bKEYS\[(\d+)\]`)
+
+// ownKeys numbers anew the KEYS that are left in a script, and returns what they were, from 0.
+func ownKeys(text string) (numbered string, keys []int) {
+	numbered = keyIndex.ReplaceAllStringFunc(text, func(key string) string {
+		n, _ := strconv.Atoi(keyIndex.FindStringSubmatch(key)[1]) // digits
+		if !slices.Contains(keys, n-1) {
+			keys = append(keys, n-1)
+		}
+		return fmt.Sprintf("KEYS[%d]", slices.Index(keys, n-1)+1)
+	})
+	return numbered, keys
 }
 
 var joins = regexp.MustCompile(`(?m)^-- Joins: (.+)$`)
@@ -165,7 +181,7 @@ func (b *block) insert(line int, text string, uses map[string]int) {
 
 var (
 	functionHead = regexp.MustCompile(`^local function (\w+)\(`)
-	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|'[^']*'|\d+|\{\})\n$`)
+	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|(?:tonumber\()?ARGV\[\d\]\)?|'[^']*'|\d+|\{\})\n$`)
 	// comment is one that begins a line, with its line, or one that follows and has no quote.
 	comment = regexp.MustCompile(`(?m)^ *--.*\n| +-- [^'"\n]*$`)
 )
@@ -220,8 +236,8 @@ const commandArgs = 3
 
 // run calls the script by its hash, and with its text where the server does not know it yet. The args are
 // those of the whole command, with room for its first commandArgs.
-func (s *script) run(ctx context.Context, rdb redis.UniversalClient, keys int, args []any) ([]string, error) {
-	args[0], args[1], args[2] = "evalsha", s.redis.Hash(), keys
+func (s *script) run(ctx context.Context, rdb redis.UniversalClient, args []any) ([]string, error) {
+	args[0], args[1], args[2] = "evalsha", s.redis.Hash(), len(s.keys)
 	fields, err := s.process(ctx, rdb, args)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
 		args[0], args[1] = "eval", s.text

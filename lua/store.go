@@ -171,12 +171,12 @@ func (s *Shard) steppedBack(ctx context.Context, in *life, seen, got int64) {
 
 // callIn runs a script in one era, whatever the shard's is.
 func (s *Shard) callIn(ctx context.Context, sc *script, e *era, args []any) (Head, []string, error) {
-	full := make([]any, commandArgs, commandArgs+len(e.keys)+4+len(args))
-	for i := range e.keys {
-		full = append(full, &e.keys[i]) // A pointer fits where a string would be copied to.
+	full := make([]any, commandArgs, commandArgs+len(sc.keys)+4+len(args))
+	for _, k := range sc.keys {
+		full = append(full, &e.keys[k]) // A pointer fits where a string would be copied to.
 	}
 	full = append(full, &e.text, markBase(), s.store.opts.MaxClockStepMs, s.store.opts.RecordMs)
-	fields, err := sc.run(ctx, s.store.rdb, len(e.keys), append(full, args...))
+	fields, err := sc.run(ctx, s.store.rdb, append(full, args...))
 	if err != nil {
 		return Head{}, nil, err
 	}

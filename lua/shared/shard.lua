@@ -1,6 +1,6 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- Every script takes the same fourteen KEYS, all in one slot:
+-- A script takes those that it uses of fourteen KEYS, in this order, all in one slot:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)
@@ -21,7 +21,7 @@
 --   MAX_STEP    ms; a shard last seen alive longer ago than this is answered RECOVERING
 --   RECORD_TTL  ms that the record of a finished reservation or an adjustment is kept
 -- Every reply begins with five fields: outcome, epoch, seq, now in ms, next deadline in ms or ''.
-local redis, ARGV = redis, ARGV -- a global is a search each time
+local redis, KEYS, ARGV = redis, KEYS, ARGV -- a global is a search each time
 local SALE = KEYS[1]
 local STOCK = KEYS[2]
 local CUSTOMERS = KEYS[3]
@@ -36,8 +36,10 @@ local ROOM = KEYS[11]
 local WAITLIST = KEYS[12]
 local LINE = KEYS[13]
 local OFFERS = KEYS[14]
-local EPOCH, MARK_BASE, MAX_STEP, RECORD_TTL =
-  ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local EPOCH = ARGV[1]
+local MARK_BASE = ARGV[2]
+local MAX_STEP = tonumber(ARGV[3])
+local RECORD_TTL = tonumber(ARGV[4])
 
 -- What 'door' says of a shard that takes calls. The number is that of the layout of its keys: a shard of
 -- another layout is closed to these scripts, and one of theirs to others, until the reconciler rebuilds it.
@@ -88,33 +90,41 @@ local function read_in_chunks(command, key, names)
   return all
 end
 
--- Returns the open shard, or nil and the reply that says why there is none. Its time never runs
--- backwards: a clock that stepped back stands still until it has caught up. The settings that a
--- script names are in it under their names, '' where the sale has none.
-local function open_shard(...)
+-- Returns epoch, seq, last_ms, door and other fields of an open shard, its time in ms, and that of Redis in us;
+-- or nil and the reply that says why there is none. The time of a shard never runs backwards: when the clock
+-- steps back it stands still until that has caught up.
+local function read_head(...)
   local now_us = redis_time_us()
   local now = math.floor(now_us / 1000)
-  local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'mark', 'last_ms', 'door', 'watermark',
-    'version', 'state', 'opens_ms', 'closes_ms', 'hold_ms', 'max_extensions', 'cap_customer',
-    'cap_order', 'allocation', ...)
+  local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'last_ms', 'door', ...)
   if not field[1] then
     return nil, {'MISSING', '0', '0', whole(now), ''}
   end
-  local last = tonumber(field[4])
-  if field[5] ~= OPEN or field[1] ~= EPOCH or now - last > MAX_STEP then
+  local last = tonumber(field[3])
+  if field[4] ~= OPEN or field[1] ~= EPOCH or now - last > MAX_STEP then
     return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
   end
-  now = math.max(now, last)
+  return field, math.max(now, last), now_us
+end
+
+-- Returns the open shard, or nil and the reply that says why there is none. The settings that a script names
+-- are in it under their names, as text, '' where the sale has none.
+local function open_shard(...)
+  local field, now, now_us = read_head('mark', 'watermark', 'state', 'opens_ms', 'closes_ms', 'hold_ms',
+    'cap_customer', 'cap_order', 'allocation', ...)
+  if not field then
+    return nil, now
+  end
   local shard = {
-    epoch = field[1], seq = tonumber(field[2]), seq_text = field[2], mark = field[3],
-    now = now, now_text = whole(now), now_us = now_us, last = last, events = 0,
-    watermark = tonumber(field[6]), version = field[7], state = field[8],
-    opens = tonumber(field[9]), closes = tonumber(field[10]), hold = tonumber(field[11]),
-    max_extensions = tonumber(field[12]), cap_customer = tonumber(field[13]),
-    cap_order = tonumber(field[14]), allocation = field[15],
+    epoch = field[1], seq = tonumber(field[2]), seq_text = field[2], mark = field[5],
+    now = now, now_text = whole(now), now_us = now_us, last = tonumber(field[3]), events = 0,
+    watermark = tonumber(field[6]), state = field[7], opens = tonumber(field[8]),
+    closes = tonumber(field[9]), hold = tonumber(field[10]), cap_customer = tonumber(field[11]),
+    cap_order = tonumber(field[12]), allocation = field[13],
   }
-  for i = 1, select('#', ...) do
-    shard[select(i, ...)] = field[15 + i] or ''
+  local names = {...}
+  for i = 1, #names do
+    shard[names[i]] = field[13 + i] or ''
   end
   return shard
 end
