@@ -53,7 +53,7 @@ local item = item_of(sku)
 if not item then
   return reply('UNKNOWN_SKU')
 end
-local level = item.at[location]
+local level = level_at(item, location)
 if not level then
   return reply('UNKNOWN_LOCATION')
 end

@@ -72,7 +72,7 @@ for i = FIRST, #ARGV, STRIDE do
   local old = not shard.fresh and item_of(sku) or {order = {}, at = {}}
   local item = {cap = cap, low = low, order = {}, at = {}}
   for location, on_hand, safety in string.gmatch(levels, '([^:;]+):(-?%d+),(-?%d+)') do
-    local level = old.at[location] or {on_hand = 0, safety = 0, held = 0, sold = 0}
+    local level = level_at(old, location) or {on_hand = 0, safety = 0, held = 0, sold = 0}
     level.on_hand = level.on_hand + tonumber(on_hand)
     level.safety = level.safety + tonumber(safety)
     if level.on_hand < 0 or level.safety < 0 or available(level) < 0 then
@@ -81,7 +81,7 @@ for i = FIRST, #ARGV, STRIDE do
     item.order[#item.order + 1] = location
     item.at[location] = level
   end
-  for location, level in pairs(old.at) do
+  for location, level in pairs(levels_of(old)) do
     if not item.at[location] and level.held + level.sold > 0 then
       return reply('FIELD_LOCKED', sku .. '/' .. location)
     end

@@ -35,7 +35,7 @@ local lines = parse_lines(record.lines)
 move_units(lines, record.customer, 0, -1)
 if not restock then
   for _, line in ipairs(lines) do
-    local level = item_of(line.sku).at[line.location]
+    local level = level_at(item_of(line.sku), line.location)
     level.on_hand = level.on_hand - line.qty
   end
 end

@@ -19,7 +19,7 @@ local function chances(id, record)
   local back
   for _, line in ipairs(lines) do
     local item, units = item_of(line.sku), 0
-    for _, level in pairs(item and item.at or {}) do
+    for _, level in pairs(item and levels_of(item) or {}) do
       units = units + level.on_hand - level.safety - level.sold
     end
     back = math.min(back or units, units)

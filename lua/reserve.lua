@@ -71,10 +71,8 @@ do
   -- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
   -- also know their packed form, the actor and the tier. Its SKUs are read, too.
   local function take_apart(text)
-    local packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
-    local lines = asked_lines(packed, text)
-    lines.packed, lines.actor, lines.tier = packed, actor, tier
-    lines.caps = tiered and tier ~= '' and caps_of(shard, tier)
+    local lines = asked_lines(text, true)
+    lines.caps = tiered and lines.tier ~= '' and caps_of(shard, lines.tier)
     for i = 1, #lines do
       local sku = lines[i].sku
       if stock[sku] == nil then
@@ -170,7 +168,7 @@ local function make_judge()
       local item = stock[line.sku]
       if not item then
         return 'UNKNOWN_SKU', line.sku .. '/'
-      elseif line.location ~= '' and not item.at[line.location] then
+      elseif line.location ~= '' and not level_at(item, line.location) then
         return 'UNKNOWN_LOCATION', line.sku .. '/' .. line.location
       end
     end
@@ -197,8 +195,8 @@ local function make_judge()
   local function leaves_enough(picked)
     for i = 1, waiting_in(shard) > 0 and #picked or 0 do
       local line = picked[i]
-      local queue = queue_of(line.sku)
-      if queue.waiting > 0 and available(stock[line.sku].at[line.location]) - line.qty < queue.units then
+      local queue, level = queue_of(line.sku), level_at(stock[line.sku], line.location)
+      if queue.waiting > 0 and available(level) - line.qty < queue.units then
         return false
       end
     end
@@ -313,19 +311,18 @@ local grouped = groups[1] ~= nil
 -- Notes in lines where one line is served now. Units only get fewer while a call takes some, so the first
 -- location that has enough stays the first until it has not.
 local function place_one(lines)
-  local line, qty = lines[1], lines.one
-  local item = qty and qty <= most and stock[line.sku]
+  local qty = lines.qty
+  local item = qty and qty <= most and stock[lines.sku]
   if not item or item.cap > 0 and qty > item.cap then
     return nil
   end
-  local location = line.location
-  lines.picked = lines.packed
+  local location = lines.location
   if location == '' then
-    location = pick_location(shard, line, {}, available)
-    lines.picked = line.sku .. '/' .. location .. '=' .. whole(qty)
+    location = pick_location(shard, lines, {}, available)
+    lines.picked = lines.sku .. '/' .. location .. '=' .. whole(qty)
+    lines.entry = lines.picked .. '\n' .. lines.actor
   end
-  lines.entry = lines.picked .. '\n' .. lines.actor
-  local level = item.at[location]
+  local level = level_at(item, location)
   if not level or available(level) < qty then
     return nil
   end
@@ -352,7 +349,7 @@ for n = 1, count do
   end
   if ordinary and not records[n] and not fresh[id] and not counts[n] and not customers[customer]
     and not lines.caps and (not grouped or lines.first_allowed) then
-    local level, qty = lines.level, lines.one
+    local level, qty = lines.level, lines.qty
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       level = place_one(lines)
     end
@@ -418,7 +415,7 @@ if entry_count > 0 then
   -- sweep.
   for sku, queue in pairs(shard.waiting_changed and queues or {}) do
     local free = 0
-    for _, level in pairs(#queue.joined > 0 and stock[sku].at or {}) do
+    for _, level in pairs(#queue.joined > 0 and levels_of(stock[sku]) or {}) do
       free = math.max(free, available(level))
     end
     if free > 0 then

@@ -47,7 +47,7 @@ if not counted or counted < 0 or counted >= math.max(TICK, redis.call('HLEN', ST
   local units_held = 0
   free = 0
   for _, packed in ipairs(redis.call('HVALS', STOCK)) do
-    for _, level in pairs(parse_item(packed).at) do
+    for _, level in pairs(levels_of(parse_item(packed))) do
       free = free + math.max(available(level), 0)
       units_held = units_held + level.held
     end

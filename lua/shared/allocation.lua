@@ -8,7 +8,7 @@ end
 
 -- What is left at a location after the lines before it in this request; of is available or returnable.
 local function left_at(line, location, picked, of)
-  local free = of(stock[line.sku].at[location])
+  local free = of(level_at(stock[line.sku], location))
   for i = 1, #picked do
     if picked[i].sku == line.sku and picked[i].location == location then
       free = free - picked[i].qty
@@ -51,7 +51,7 @@ local function judge_stock(shard, lines, of)
   local enough = lines.named
   for i = 1, enough and #lines or 0 do
     local line = lines[i]
-    enough = enough and of(stock[line.sku].at[line.location]) >= line.qty
+    enough = enough and of(level_at(stock[line.sku], line.location)) >= line.qty
   end
   if enough then
     return lines -- whole places, each once: nothing to pick

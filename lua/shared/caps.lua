@@ -1,28 +1,39 @@
 -- shared/caps.lua: what is asked for, and whether the caps of the sale allow it. Joined after units.lua,
 -- in scripts that open the shard with the settings tiers and groups and begin with read_groups.
 
--- Lines as asked, parsed once for all requests of a call that ask for the same: that have the same key, or
--- without one the same lines. One line, as most are, also has the quantity as one, and what a customer has
--- who gets it first.
-local ONE_LINE = '^([^/;]+)/([^=;]*)=(%d+)$'
+-- Lines as asked, parsed once for all requests of a call that ask for the same. One line, as most are, is its
+-- own first; it also knows what a customer has who gets it first. With actor and tier after them (ask of
+-- reserve.lua) they know these too, and what an entry says of them.
+local ONE_LINE = '^(([^/;]+)/([^=;]*)=(%d+))$'
+local ONE_ASKED = '^((([^/;\n]+)/([^=;\n]*)=(%d+))\n([^\n]*))\n([^\n]*)$'
 local parsed = {}
-local function asked_lines(packed, key)
-  key = key or packed
-  local lines = parsed[key]
+local function asked_lines(text, with_actor)
+  local lines = parsed[text]
   if lines then
     return lines
   end
-  local sku, location, qty_text = string.match(packed, ONE_LINE)
+  local entry, packed, sku, location, qty_text, actor, tier
+  if with_actor then
+    entry, packed, sku, location, qty_text, actor, tier = string.match(text, ONE_ASKED)
+  else
+    packed, sku, location, qty_text = string.match(text, ONE_LINE)
+  end
   if sku then
     local qty = qty_text == '1' and 1 or tonumber(qty_text)
     lines = {
-      {sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true},
-      total = qty, named = location ~= '', one = qty, first_units = ';' .. sku .. '=' .. qty_text .. ';',
-      level = false, picked = false, entry = false, -- see place_one of reserve.lua
+      sku = sku, location = location, qty = qty, of_sku = qty, last_of_sku = true, total = qty,
+      named = location ~= '', first_units = ';' .. sku .. '=' .. qty_text .. ';',
+      packed = packed, actor = actor, tier = tier, caps = false,
+      picked = packed, entry = entry, level = false, -- see place_one of reserve.lua
     }
-    parsed[key] = lines
+    lines[1] = lines
   else
+    packed, actor, tier = text, nil, nil
+    if with_actor then
+      packed, actor, tier = string.match(text, '^([^\n]*)\n([^\n]*)\n([^\n]*)$')
+    end
     lines = parse_lines(packed)
+    lines.packed, lines.actor, lines.tier = packed, actor, tier
     lines.total, lines.named = 0, true
     for i, line in ipairs(lines) do
       -- Lines of one SKU follow each other: the last one knows the sum.
@@ -32,8 +43,8 @@ local function asked_lines(packed, key)
       lines.total = lines.total + line.qty
       lines.named = lines.named and line.location ~= ''
     end
-    parsed[key] = lines
   end
+  parsed[text] = lines
   return lines
 end
 

@@ -87,7 +87,7 @@ local function offer_free(shard, skus)
   end
 
   local function free_somewhere(item)
-    for _, level in pairs(item.at) do
+    for _, level in pairs(levels_of(item)) do
       if available(level) > 0 then
         return true
       end
@@ -127,7 +127,7 @@ local function offer_free(shard, skus)
   local function unknown(lines)
     for i = 1, #lines do
       local item = item_of(lines[i].sku)
-      if not item or lines[i].location ~= '' and not item.at[lines[i].location] then
+      if not item or lines[i].location ~= '' and not level_at(item, lines[i].location) then
         return true
       end
     end

@@ -90,7 +90,7 @@ local function read_in_chunks(command, key, names)
   return all
 end
 
--- Returns epoch, seq, last_ms, door and other fields of an open shard, its time in ms, and that of Redis in us;
+-- Returns epoch, seq, last_ms, door and more fields of an open shard, its time in ms and that of Redis in us;
 -- or nil and the reply that says why there is none. The time of a shard never runs backwards: when the clock
 -- steps back it stands still until that has caught up.
 local function read_head(...)

@@ -26,22 +26,20 @@ local function pack_lines(lines)
   return table.concat(parts, ';')
 end
 
--- Items of one location, as most are, are taken apart and put together by fewer steps: what is before held
--- is kept as it was read, and many of their numbers are 0.
-local ONE_LOCATION = '^((%d+),(%d+)|([^:;]+):(%d+),(%d+),)(%d+),(%d+)$'
+-- An item of one location, as most are, is its own level, and is taken apart and put together by fewer steps:
+-- what is before held, and sold, is kept as it was read, and many of its numbers are 0.
+local ONE_LOCATION = '^((%d+),%d+|([^:;]+):(%d+),(%d+),)(%d+),(%d+)$'
 
 local function parse_item(packed)
-  local before, only_cap, only_low, only, on_hand_text, safety_text, held_text, sold_text =
+  local before, only_cap, only, on_hand_text, safety_text, held_text, sold_text =
     string.match(packed, ONE_LOCATION)
   if before then
-    local level = {
-      on_hand = tonumber(on_hand_text), safety = safety_text == '0' and 0 or tonumber(safety_text),
-      held = held_text == '0' and 0 or tonumber(held_text),
-      sold = sold_text == '0' and 0 or tonumber(sold_text),
-    }
+    local on_hand, safety = tonumber(on_hand_text), safety_text == '0' and 0 or tonumber(safety_text)
+    local sold = sold_text == '0' and 0 or tonumber(sold_text)
     return {
-      cap = only_cap == '0' and 0 or tonumber(only_cap), low = only_low, only = only, at = {[only] = level},
-      before = before, level = level, on_hand = level.on_hand, safety = level.safety, changed = false,
+      cap = only_cap == '0' and 0 or tonumber(only_cap), only = only, on_hand = on_hand, safety = safety,
+      held = held_text == '0' and 0 or tonumber(held_text), sold = sold, changed = false,
+      before = before, was_on_hand = on_hand, was_safety = safety, sold_text = sold_text, was_sold = sold,
     }
   end
   local cap, low, levels = string.match(packed, '^(%d+),(%d+)|(.*)$')
@@ -63,14 +61,28 @@ local function order_of(item)
   return item.order
 end
 
-local function pack_item(item)
-  local one = item.level
-  if one and one.on_hand == item.on_hand and one.safety == item.safety then
-    return item.before .. whole(one.held) .. ',' .. whole(one.sold)
+-- Its level at a location, nil where it is not.
+local function level_at(item, location)
+  if item.at then
+    return item.at[location]
   end
+  return item.only == location and item or nil
+end
+
+-- Its levels by location.
+local function levels_of(item)
+  return item.at or {[item.only] = item}
+end
+
+local function pack_item(item)
+  if item.before and item.on_hand == item.was_on_hand and item.safety == item.was_safety then
+    return item.before .. whole(item.held) .. ','
+      .. (item.sold == item.was_sold and item.sold_text or whole(item.sold))
+  end
+  item.low = item.low or string.match(item.before, '^%d+,(%d+)')
   local parts = {}
   for i, location in ipairs(order_of(item)) do
-    local level = item.at[location]
+    local level = level_at(item, location)
     parts[i] = location .. ':' .. whole(level.on_hand) .. ',' .. whole(level.safety) .. ','
       .. whole(level.held) .. ',' .. whole(level.sold)
   end
@@ -178,7 +190,7 @@ local function move_units(lines, customer, held, sold)
   for i = 1, #lines do
     local line = lines[i]
     local item = item_of(line.sku)
-    local level = item.at[line.location]
+    local level = level_at(item, line.location)
     level.held = level.held + held * line.qty
     level.sold = level.sold + sold * line.qty
     item.changed = true
