@@ -39,7 +39,7 @@ func TestRowsAreExpanded(t *testing.T) {
 	}
 	expand := func(after int64, limit int, text string) []RawEvent {
 		x := newExpansion(2, after, limit)
-		require.NoError(t, x.add("2-9", "h", text))
+		require.NoError(t, x.add("2-9", "r", text))
 		require.NoError(t, x.add("2-10", "e", "one"))
 		return x.list
 	}
@@ -61,5 +61,5 @@ func TestRowsAreExpanded(t *testing.T) {
 	for _, broken := range []string{"", "x", "0\n", "-3\n", "10\n", "99999999999999999999\n", "\n" + row} {
 		require.Equal(t, []RawEvent{{2, 9, ""}, {2, 10, "one"}}, expand(6, 9, broken), "%q", broken)
 	}
-	require.Error(t, newExpansion(2, 0, 1).add("nine", "h", row))
+	require.Error(t, newExpansion(2, 0, 1).add("nine", "r", row))
 }

@@ -37,7 +37,7 @@ func (x *expansion) add(id, field, text string) error {
 	}
 	x.entries++
 	switch field {
-	case "h":
+	case "r":
 		x.addRow(last, text)
 	case "e":
 		last.Packed = text

@@ -41,7 +41,7 @@ func (r RawEvent) Parse(saleID string, shard int) (sale.Event, error) {
 var lookScript = load("look")
 
 // doorOpen is OPEN of shared/shard.lua.
-const doorOpen = "open:2"
+const doorOpen = "open:3"
 
 // lookFields come before the events in the reply of look.lua.
 const lookFields = 7

@@ -30,7 +30,7 @@ while more do
   for i = 1, #page do
     local id, name, text = page[i][1], page[i][2][1] or '', page[i][2][2] or ''
     local last = tonumber(string.match(id, '(%d+)$'))
-    local count = name == 'h' and tonumber(string.match(text, '^(%d+)\n') or 1) or 1
+    local count = name == 'r' and tonumber(string.match(text, '^(%d+)\n') or 1) or 1
     reply[#reply + 1] = id
     reply[#reply + 1] = name
     reply[#reply + 1] = text

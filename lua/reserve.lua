@@ -141,7 +141,7 @@ local function end_row()
   if held_count >= from then
     local before = shard.mark
     shard.mark = MARK_BASE .. shard.seq_text
-    add_entry('h', table.concat({
+    add_entry('r', table.concat({
       whole(held_count - entered), MARK_BASE, before, shard.now_text, deadline, column(ID, from),
       column(CUSTOMER, from), column(FINGERPRINT, from), table.concat(asks, '\n', from, held_count),
     }, '\n'))

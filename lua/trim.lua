@@ -28,7 +28,7 @@ local function mark_there()
     local field_name, text = entry[2][1], entry[2][2] or ''
     local seq = tonumber(string.match(entry[1], '(%d+)$'))
     local own, before = string.match(text, '^([^\n]*)\n([^\n]*)\n')
-    if field_name == 'h' then
+    if field_name == 'r' then
       local count, start, before_all = string.match(text, '^(%d+)\n([^\n]*)\n([^\n]*)\n')
       seq, own, before = seq - tonumber(count or 1) + 1, start and start .. whole(watermark), before_all
     end

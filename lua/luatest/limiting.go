@@ -96,7 +96,7 @@ func spendsNothing(t *testing.T, rdb redis.UniversalClient) {
 		{sale.Ended, []any{"state", "closed"}, []any{"state", "live"}},
 		{sale.NotOpen, []any{"opens_ms", Base + 1}, []any{"opens_ms", Base}},
 		{sale.Overloaded, []any{"watermark", -2_000_000}, []any{"watermark", 0}},
-		{sale.Recovering, []any{"door", "recovering"}, []any{"door", "open:2"}},
+		{sale.Recovering, []any{"door", "recovering"}, []any{"door", "open:3"}},
 	} {
 		set(refusal.set...)
 		a := e.attempt("c-1", "", "")

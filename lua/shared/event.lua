@@ -2,7 +2,7 @@
 --
 -- An entry of EVENTS has the id <epoch>-<seq> and one field, values joined by newlines:
 --   e  one event: mark, prev, at, type, reservation, customer, lines, actor, ref, data
---   h  all that one call of reserve.lua held in a row, and the seq is that of the last: how many, what
+--   r  all that one call of reserve.lua held in a row, and the seq is that of the last: how many, what
 --      their marks begin with, prev of the first, at, deadline, then all reservations, all customers, all
 --      fingerprints, and lines and actor of each. A command an event would be a tenth of what a batch costs
 -- A mark is what the marks of its call begin with, and its seq.

@@ -43,10 +43,10 @@ local RECORD_TTL = tonumber(ARGV[4])
 
 -- What 'door' says of a shard that takes calls. The number is that of the layout of its keys: a shard of
 -- another layout is closed to these scripts, and one of theirs to others, until the reconciler rebuilds it.
-local OPEN = 'open:2'
+local OPEN = 'open:3'
 -- Longer than the 64 bytes up to which Redis keeps a small hash as a list: that many fields are read from
 -- a table in a third of the time.
-local LAYOUT = '2: fg:{sale:shard}:sale is the head, the rest is under <epoch>:, see docs/ARCHITECTURE.md'
+local LAYOUT = '3: fg:{sale:shard}:sale is the head, the rest is under <epoch>:, see docs/ARCHITECTURE.md'
 
 -- Lua by itself prints numbers above 14 digits in scientific form; times and seqs must never be.
 local format = string.format
