@@ -15,8 +15,12 @@ type era struct {
 	keys  []string
 }
 
-// eventsKey is the place of the outbox among them.
-const eventsKey = 4
+// Places among them.
+const (
+	saleKey    = 0
+	eventsKey  = 4
+	recordsKey = 5
+)
 
 // tag is the common beginning of a shard's keys; the braces keep them in one slot.
 func tag(sale string, shard int) string {

@@ -15,7 +15,7 @@ import (
 )
 
 // BenchmarkKnown is the look at ids before refusals from memory, on a real Redis with one connection: 48 ids
-// that nobody holds, by known.lua and, for comparison, by find.lua, which reads whole records.
+// that nobody holds, and, for comparison, by find.lua, which reads whole records.
 func BenchmarkKnown(b *testing.B) {
 	server := redistest.Start(b)
 	rdb := lua.Connect(lua.ConnectOptions{Addrs: []string{server.Addr()}})

@@ -244,21 +244,26 @@ func (s *script) run(ctx context.Context, rdb redis.UniversalClient, args []any)
 		fields, err = s.process(ctx, rdb, args)
 	}
 	if err != nil {
-		var answer redis.Error
-		if !errors.As(err, &answer) {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
-		}
-		for _, p := range refusals {
-			if strings.HasPrefix(answer.Error(), p) || strings.Contains(answer.Error(), " "+p+" ") {
-				return nil, fmt.Errorf("%s: %w: %w", s.name, ErrRefused, err)
-			}
-		}
-		return nil, fmt.Errorf("%s: %w: %w", s.name, ErrScript, err)
+		return nil, named(s.name, err)
 	}
 	if len(fields) < headFields {
 		return nil, fmt.Errorf("%s: %w: unexpected reply", s.name, ErrScript)
 	}
 	return fields, nil
+}
+
+// named says what failed, and whether Redis said so.
+func named(what string, err error) error {
+	var answer redis.Error
+	if !errors.As(err, &answer) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, p := range refusals {
+		if strings.HasPrefix(answer.Error(), p) || strings.Contains(answer.Error(), " "+p+" ") {
+			return fmt.Errorf("%s: %w: %w", what, ErrRefused, err)
+		}
+	}
+	return fmt.Errorf("%s: %w: %w", what, ErrScript, err)
 }
 
 // process makes the call. All replies are flat lists of text: read as such they cost half of what a reply of
@@ -272,7 +277,7 @@ func (*script) process(ctx context.Context, rdb redis.UniversalClient, args []an
 
 // scripts lists every script, for loading and for the test of their headers.
 var scripts = []*script{
-	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript, knownScript,
+	reserveScript, confirmScript, releaseScript, extendScript, cancelScript, findScript,
 	availabilityScript, adjustScript, applyScript, expireScript, lookScript, closeScript, buildScript,
 	flipScript, trimScript, cutScript, limitScript, onceScript,
 	roomJoinScript, roomLeaveScript, roomBeatScript, roomAdmitScript, roomLookScript,

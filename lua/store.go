@@ -124,13 +124,18 @@ const headFields = 5
 // Epoch is the epoch that this process last heard of.
 func (s *Shard) Epoch() int64 { return s.life.Load().epoch }
 
-// call runs a script with the arguments that all begin with. A reply of another epoch teaches
-// the epoch, and the call is made once more; a seq that stepped back closes the shard.
+// call runs a script with the arguments that all begin with, as ask does.
 func (s *Shard) call(ctx context.Context, sc *script, args ...any) (Head, []string, error) {
+	return s.ask(ctx, func(e *era) (Head, []string, error) { return s.callIn(ctx, sc, e, args) })
+}
+
+// ask makes a call in the era that this process knows. A reply of another epoch teaches the epoch, and the call
+// is made once more; a seq that stepped back closes the shard.
+func (s *Shard) ask(ctx context.Context, call func(*era) (Head, []string, error)) (Head, []string, error) {
 	for again := true; ; again = false {
 		life := s.life.Load()
 		seen := life.newest.Load()
-		h, rest, err := s.callIn(ctx, sc, life.era, args)
+		h, rest, err := call(life.era)
 		switch {
 		case err != nil:
 			return h, nil, err

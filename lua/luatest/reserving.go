@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -72,25 +73,60 @@ func replays(t *testing.T, rdb redis.UniversalClient) {
 	require.Equal(t, sale.StateConfirmed, again.Reservation.State)
 	require.Equal(t, "order-1", again.Reservation.OrderID)
 
-	ids := make([]string, lua.MaxBatch)
-	want := make([]bool, len(ids))
-	for i := range ids {
-		ids[i] = "unknown-" + strconv.Itoa(i)
-		if want[i] = i%7 == 1 || i == len(ids)-1; want[i] {
-			ids[i] = "replayed-1"
-		}
-	}
-	known, head, err := e.Shard.Known(e.Ctx, ids...)
-	require.NoError(t, err)
-	require.Equal(t, want, known)
-	require.Equal(t, sale.Done, head.Outcome)
-	require.Positive(t, head.Seq)
-	_, _, err = e.Shard.Known(e.Ctx)
-	require.Error(t, err)
 	found, err := e.Shard.Find(e.Ctx, "replayed-1", "unknown-1")
 	require.NoError(t, err)
 	require.Equal(t, again.Reservation, found[0].Reservation)
 	require.Equal(t, sale.UnknownReservation, found[1].Outcome)
+}
+
+func knowing(t *testing.T, rdb redis.UniversalClient) {
+	e := NewEnv(t, rdb, DemoConfig())
+	hold := e.MustHold("c-1", "AIR-42/=2")
+	ids := make([]string, lua.MaxBatch)
+	holds, none := make([]bool, len(ids)), make([]bool, len(ids))
+	for i := range ids {
+		ids[i] = "unknown-" + strconv.Itoa(i)
+		if holds[i] = i%7 == 1 || i == len(ids)-1; holds[i] {
+			ids[i] = hold
+		}
+	}
+	store := lua.New(rdb, lua.Options{MaxClockStepMs: 60_000})
+	knows := func(outcome sale.Outcome, want []bool) lua.Head {
+		t.Helper()
+		known, head, err := store.Shard("drop", 0).Known(e.Ctx, ids...)
+		require.NoError(t, err)
+		require.Equal(t, outcome, head.Outcome)
+		require.Equal(t, want, known)
+		return head
+	}
+	set := func(pairs ...any) { require.NoError(t, rdb.HSet(e.Ctx, e.SaleKey(), pairs...).Err()) }
+	head := knows(sale.Done, holds)
+	require.Equal(t, []int64{1, 2, Base}, []int64{head.Epoch, head.Seq, head.NowMs}, "time does not run backwards")
+	_, _, err := e.Shard.Known(e.Ctx)
+	require.Error(t, err)
+	_, _, err = e.Shard.Known(e.Ctx, make([]string, lua.MaxBatch+1)...)
+	require.Error(t, err)
+
+	set("door", "recovering")
+	knows(sale.Recovering, none)
+	set("door", "open:3", "last_ms", time.Now().UnixMilli()-61_000)
+	knows(sale.Recovering, none)
+	set("last_ms", Base)
+	knows(sale.Done, holds)
+
+	// The records of another epoch are others.
+	set("epoch", 2)
+	require.Equal(t, int64(2), knows(sale.Done, none).Epoch)
+	set("epoch", 1)
+	knows(sale.Done, holds)
+
+	set("seq", 1)
+	knows(sale.Recovering, none)
+	door, err := rdb.HGet(e.Ctx, e.SaleKey(), "door").Result()
+	require.NoError(t, err)
+	require.NotEqual(t, "open:3", door, "closed, as it has lost what was seen")
+	require.NoError(t, rdb.Del(e.Ctx, e.SaleKey()).Err())
+	knows(sale.Missing, none)
 }
 
 func capUnderConcurrency(t *testing.T, rdb redis.UniversalClient) {

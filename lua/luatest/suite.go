@@ -13,6 +13,7 @@ var Suite = []struct {
 }{
 	{"fifty calls with one id make one reservation", oneKeyOneEffect},
 	{"a replay sees the reservation as it stands", replays},
+	{"ids are known where the shard is open and of their epoch", knowing},
 	{"a cap is exact under a hundred calls", capUnderConcurrency},
 	{"a cap is freed by release, expiry and cancel, not by confirm", capFreed},
 	{"caps per sale and per order", capScopes},

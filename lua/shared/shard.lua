@@ -90,13 +90,14 @@ local function read_in_chunks(command, key, names)
   return all
 end
 
--- Returns epoch, seq, last_ms, door and more fields of an open shard, its time in ms and that of Redis in us;
--- or nil and the reply that says why there is none. The time of a shard never runs backwards: when the clock
--- steps back it stands still until that has caught up.
-local function read_head(...)
+-- Returns the open shard, or nil and the reply that says why there is none. Its time never runs
+-- backwards: a clock that stepped back stands still until it has caught up. The settings that a
+-- script names are in it under their names, as text, '' where the sale has none.
+local function open_shard(...)
   local now_us = redis_time_us()
   local now = math.floor(now_us / 1000)
-  local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'last_ms', 'door', ...)
+  local field = redis.call('HMGET', SALE, 'epoch', 'seq', 'last_ms', 'door', 'mark', 'watermark', 'state',
+    'opens_ms', 'closes_ms', 'hold_ms', 'cap_customer', 'cap_order', 'allocation', ...)
   if not field[1] then
     return nil, {'MISSING', '0', '0', whole(now), ''}
   end
@@ -104,20 +105,10 @@ local function read_head(...)
   if field[4] ~= OPEN or field[1] ~= EPOCH or now - last > MAX_STEP then
     return nil, {'RECOVERING', field[1], field[2], whole(now), ''}
   end
-  return field, math.max(now, last), now_us
-end
-
--- Returns the open shard, or nil and the reply that says why there is none. The settings that a script names
--- are in it under their names, as text, '' where the sale has none.
-local function open_shard(...)
-  local field, now, now_us = read_head('mark', 'watermark', 'state', 'opens_ms', 'closes_ms', 'hold_ms',
-    'cap_customer', 'cap_order', 'allocation', ...)
-  if not field then
-    return nil, now
-  end
+  now = math.max(now, last)
   local shard = {
     epoch = field[1], seq = tonumber(field[2]), seq_text = field[2], mark = field[5],
-    now = now, now_text = whole(now), now_us = now_us, last = tonumber(field[3]), events = 0,
+    now = now, now_text = whole(now), now_us = now_us, last = last, events = 0,
     watermark = tonumber(field[6]), state = field[7], opens = tonumber(field[8]),
     closes = tonumber(field[9]), hold = tonumber(field[10]), cap_customer = tonumber(field[11]),
     cap_order = tonumber(field[12]), allocation = field[13],
