@@ -109,9 +109,11 @@ func (f *fields) lines(at string, lines []sale.Line, open bool) {
 	for _, e := range sale.CheckLines(lines, at, open) {
 		f.wrong(e.Pointer, "%s", e.Detail)
 	}
+	if !open || len(f.present) == 0 {
+		return
+	}
 	for i := range lines {
-		here := fmt.Sprintf("%s/%d/location", at, i)
-		if open && f.present[here] {
+		if here := fmt.Sprintf("%s/%d/location", at, i); f.present[here] {
 			f.must(here, sale.CheckName(lines[i].Location))
 		}
 	}

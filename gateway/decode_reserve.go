@@ -1,5 +1,7 @@
 package gateway
 
+import "flashgate/sale"
+
 // decodeReserveFast is decodeFast for a reserve.
 func decodeReserveFast(b []byte, body *ReserveRequest, with fields) bool {
 	if readReserve(b, body) {
@@ -10,8 +12,8 @@ func decodeReserveFast(b []byte, body *ReserveRequest, with fields) bool {
 	return decodeFast(b, body, with)
 }
 
-// readReserve reads the one hot body without reflection: an object of text and whole numbers, each name
-// once. Whatever else a body may rightly hold, escapes, lines, other alphabets, null, it leaves to the typed
+// readReserve reads the one hot body without reflection: an object of text, whole numbers and lines, each name
+// once. Whatever else a body may rightly hold, escapes, other alphabets, null, it leaves to the typed
 // decoder, and whatever is wrong too; then to is not to be used. What it takes the typed decoder takes alike.
 func readReserve(b []byte, to *ReserveRequest) bool {
 	r := reserveReader{text: string(b)}
@@ -20,16 +22,10 @@ func readReserve(b []byte, to *ReserveRequest) bool {
 	}
 	var seen uint
 	for first := true; ; first = false {
-		if r.next('}') {
+		name, ended, ok := r.name(first)
+		if ended || !ok {
 			r.space()
-			return !first && r.at == len(r.text)
-		}
-		if !first && !r.next(',') {
-			return false
-		}
-		name, ok := r.string()
-		if !ok || !r.next(':') {
-			return false
+			return ok && r.at == len(r.text)
 		}
 		var field *string
 		var bit uint
@@ -54,6 +50,8 @@ func readReserve(b []byte, to *ReserveRequest) bool {
 			field, bit = &to.Admission, 1<<8
 		case "qty":
 			bit = 1 << 9
+		case "lines":
+			bit = 1 << 10
 		default:
 			return false
 		}
@@ -61,10 +59,13 @@ func readReserve(b []byte, to *ReserveRequest) bool {
 			return false
 		}
 		seen |= bit
-		if field == nil {
+		switch name {
+		case "qty":
 			to.Qty, ok = r.number()
-		} else if *field, ok = r.string(); *field == "" {
-			return false // Text that is empty means something else than none.
+		case "lines":
+			to.Lines, ok = r.lines()
+		default:
+			*field, ok = r.given()
 		}
 		if !ok {
 			return false
@@ -97,6 +98,70 @@ func (r *reserveReader) next(c byte) bool {
 		return true
 	}
 	return false
+}
+
+// name takes the name of the next member of an object, and the colon; or its end, which is not ok when it is
+// the first.
+func (r *reserveReader) name(first bool) (name string, ended, ok bool) {
+	if r.next('}') {
+		return "", true, !first
+	}
+	if !first && !r.next(',') {
+		return "", false, false
+	}
+	name, ok = r.string()
+	return name, false, ok && r.next(':')
+}
+
+// lines takes one line or more.
+func (r *reserveReader) lines() (list []Line, ok bool) {
+	if !r.next('[') {
+		return nil, false
+	}
+	for {
+		var l Line
+		if len(list) == sale.MaxLines || !r.line(&l) {
+			return nil, false
+		}
+		list = append(list, l)
+		if r.next(']') {
+			return list, true
+		}
+		if !r.next(',') {
+			return nil, false
+		}
+	}
+}
+
+func (r *reserveReader) line(to *Line) bool {
+	if !r.next('{') {
+		return false
+	}
+	for first := true; ; first = false {
+		name, ended, ok := r.name(first)
+		if ended || !ok {
+			return ok
+		}
+		switch {
+		case name == "sku" && to.SKU == "":
+			to.SKU, ok = r.given()
+		case name == "location" && to.Location == "":
+			to.Location, ok = r.given()
+		case name == "qty" && to.Qty == 0:
+			to.Qty, ok = r.number()
+		default:
+			return false
+		}
+		if !ok {
+			return false
+		}
+	}
+}
+
+// given takes text that is not empty: that means something else than none.
+func (r *reserveReader) given() (s string, ok bool) {
+	s, ok = r.string()
+	return s, ok && s != ""
 }
 
 // string takes text of printable ASCII without escapes.

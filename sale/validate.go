@@ -118,6 +118,10 @@ func CheckLines(lines []Line, at string, open bool) []FieldError {
 		if i == MaxLines {
 			break
 		}
+		placed := l.Location == "" && open || CheckName(l.Location) == ""
+		if CheckName(l.SKU) == "" && l.Qty >= 1 && l.Qty <= MaxQty && placed {
+			continue // as nearly all are: no pointers are made for it
+		}
 		here := at + pointer(i)
 		v.text(here+"/sku", CheckName(l.SKU))
 		v.require(l.Qty >= 1 && l.Qty <= MaxQty, here+"/qty", "must be 1 to %d, is %d", MaxQty, l.Qty)
