@@ -21,6 +21,8 @@ type Server struct {
 	Policy string
 	// AppendOnly, LazyExpire and LazyDelete are yes or no.
 	AppendOnly, LazyExpire, LazyDelete string
+	// RewriteFrom is auto-aof-rewrite-min-size in bytes.
+	RewriteFrom string
 	// Ahead is how far its clock is before ours, to about half a round trip.
 	Ahead  time.Duration
 	Unread []string
@@ -84,6 +86,7 @@ func inspect(ctx context.Context, c redis.Cmdable) (Server, error) {
 		{&v.AppendOnly, "aof_enabled", "appendonly", true},
 		{&v.LazyExpire, "", "lazyfree-lazy-expire", false},
 		{&v.LazyDelete, "", "lazyfree-lazy-user-del", false},
+		{&v.RewriteFrom, "", "auto-aof-rewrite-min-size", false},
 	} {
 		if *f.to = info[f.name]; *f.to != "" {
 			if f.yesNo {

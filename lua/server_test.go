@@ -22,6 +22,7 @@ func TestServers(t *testing.T) {
 	require.GreaterOrEqual(t, v.Major(), 7, v.Version)
 	require.Equal(t, []string{"standalone", "master", "allkeys-lru", "no", "yes", "no"},
 		[]string{v.Mode, v.Role, v.Policy, v.AppendOnly, v.LazyExpire, v.LazyDelete})
+	require.Equal(t, "67108864", v.RewriteFrom)
 	require.Less(t, v.Ahead.Abs(), time.Second)
 	require.Empty(t, v.Unread)
 
@@ -32,7 +33,7 @@ func TestServers(t *testing.T) {
 	all, err = New(app, Options{}).Servers(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "allkeys-lru", all[0].Policy)
-	require.Equal(t, []string{"lazyfree-lazy-expire", "lazyfree-lazy-user-del"}, all[0].Unread)
+	require.Equal(t, []string{"lazyfree-lazy-expire", "lazyfree-lazy-user-del", "auto-aof-rewrite-min-size"}, all[0].Unread)
 	require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", "app", "-info").Err())
 	all, err = New(app, Options{}).Servers(t.Context())
 	require.NoError(t, err)

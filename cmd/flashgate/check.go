@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -184,15 +185,18 @@ func checkClock(what string, ahead, maxStep time.Duration) check {
 
 func checkRedis(v *lua.Server, url configs.Secret, maxStep time.Duration) []check {
 	at := func(what string) string { return "redis " + v.Addr + " " + what }
-	// setting is a check of one that may have been forbidden to read.
-	setting := func(name, found, wanted string, bad checkResult, fix string) check {
+	// read is a check of a setting that may have been forbidden to read.
+	read := func(good bool, name, found, wanted string, bad checkResult, fix string) check {
 		if found == "" {
 			return check{
 				at(name), checkUnknown, "not allowed to read it", wanted,
 				"ask who runs this Redis, or allow the login +info and +config|get",
 			}
 		}
-		return judged(found == wanted, bad, at(name), found, wanted, fix)
+		return judged(good, bad, at(name), found, wanted, fix)
+	}
+	setting := func(name, found, wanted string, bad checkResult, fix string) check {
+		return read(found == wanted, name, found, wanted, bad, fix)
 	}
 	config := func(name, value string) string {
 		return fmt.Sprintf("redis-cli CONFIG SET %s %s, and the same in redis.conf", name, value)
@@ -217,11 +221,23 @@ func checkRedis(v *lua.Server, url configs.Secret, maxStep time.Duration) []chec
 		setting("maxmemory-policy", v.Policy, "noeviction", checkRefuse, config("maxmemory-policy", "noeviction")),
 		setting("appendonly", v.AppendOnly, "yes", checkWarn,
 			config("appendonly", "yes")+"; without it a restart loses holds that the ledger does not have yet"),
+		read(rewritesLate(v), "auto-aof-rewrite-min-size", v.RewriteFrom, strconv.Itoa(rewriteFrom)+" or more", checkWarn,
+			config("auto-aof-rewrite-min-size", "1gb")+": the file is rewritten when it has doubled, and a drop has a "+
+				"quarter less of Redis for that second"),
 		setting("lazyfree-lazy-expire", v.LazyExpire, "yes", checkWarn,
 			config("lazyfree-lazy-expire", "yes")+": freeing what expires must not hold up a drop"),
 		setting("lazyfree-lazy-user-del", v.LazyDelete, "yes", checkWarn, config("lazyfree-lazy-user-del", "yes")),
 		checkClock(at("clock"), v.Ahead, maxStep),
 	)
+}
+
+// rewriteFrom is what a drop of four million reserves appends to the file, in bytes.
+const rewriteFrom = 1 << 30
+
+// rewritesLate says that no drop has its append-only file rewritten in the middle.
+func rewritesLate(v *lua.Server) bool {
+	from, err := strconv.ParseInt(v.RewriteFrom, 10, 64)
+	return err == nil && from >= rewriteFrom || v.AppendOnly == "no"
 }
 
 func checkPostgres(v *postgres.Server, maxStep time.Duration) []check {

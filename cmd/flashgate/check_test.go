@@ -41,7 +41,8 @@ func results(t *testing.T, code int, redis, ledger string) map[string]checkResul
 
 func TestCheckRealServers(t *testing.T) {
 	file := "sqlite:" + filepath.Join(t.TempDir(), "ledger.db")
-	good := redistest.Start(t, "--appendonly", "yes", "--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-user-del", "yes")
+	good := redistest.Start(t, "--appendonly", "yes", "--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-user-del", "yes",
+		"--auto-aof-rewrite-min-size", "1gb")
 	for what, result := range results(t, exitOK, good.URL(), file) {
 		require.Equal(t, checkOK, result, what)
 	}
@@ -89,8 +90,16 @@ func TestCheckJudges(t *testing.T) {
 	const url = configs.Secret("redis://x:1")
 	fine := lua.Server{
 		Addr: "x:1", Version: "7.0.15", Mode: "standalone", Role: "master", Policy: "noeviction", AppendOnly: "yes",
-		LazyExpire: "yes", LazyDelete: "yes",
+		LazyExpire: "yes", LazyDelete: "yes", RewriteFrom: "1073741824",
 	}
+	for from, want := range map[string]checkResult{"1073741824": checkOK, "67108864": checkWarn, "": checkUnknown} {
+		v := fine
+		v.RewriteFrom = from
+		require.Equal(t, want, result(checkRedis(&v, url, time.Minute), "auto-aof-rewrite-min-size"), from)
+	}
+	none := fine
+	none.AppendOnly, none.RewriteFrom = "no", "67108864"
+	require.Equal(t, checkOK, result(checkRedis(&none, url, time.Minute), "auto-aof-rewrite-min-size"), "nothing is rewritten")
 	require.NoError(t, refusedChecks(checkRedis(&fine, url, time.Minute)))
 	old := fine
 	old.Version = "6.2.14"

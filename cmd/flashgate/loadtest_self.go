@@ -94,7 +94,7 @@ func realServers(ctx context.Context, all *closers) (s *shop, env, args []string
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, nil, nil, err
 	}
-	redis, err := servers.StartRedis(ctx, dir, "--appendonly", "yes")
+	redis, err := servers.StartRedis(ctx, dir, "--appendonly", "yes", "--auto-aof-rewrite-min-size", "1gb")
 	if err != nil {
 		return nil, nil, nil, err
 	}
