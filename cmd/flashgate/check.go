@@ -222,8 +222,8 @@ func checkRedis(v *lua.Server, url configs.Secret, maxStep time.Duration) []chec
 		setting("appendonly", v.AppendOnly, "yes", checkWarn,
 			config("appendonly", "yes")+"; without it a restart loses holds that the ledger does not have yet"),
 		read(rewritesLate(v), "auto-aof-rewrite-min-size", v.RewriteFrom, strconv.Itoa(rewriteFrom)+" or more",
-			checkWarn, config("auto-aof-rewrite-min-size", "1gb")+": the file is rewritten when it has doubled, and a drop has a "+
-				"quarter less of Redis for that second"),
+			checkWarn, config("auto-aof-rewrite-min-size", "1gb")+
+				": the file is rewritten when it has doubled, and a drop has a quarter less of Redis for that second"),
 		setting("lazyfree-lazy-expire", v.LazyExpire, "yes", checkWarn,
 			config("lazyfree-lazy-expire", "yes")+": freeing what expires must not hold up a drop"),
 		setting("lazyfree-lazy-user-del", v.LazyDelete, "yes", checkWarn, config("lazyfree-lazy-user-del", "yes")),
