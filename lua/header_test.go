@@ -111,16 +111,35 @@ func TestScriptsKeepToWhatEverywhereWorks(t *testing.T) {
 
 // TestLuacheck lints every script as it is sent, with its shared parts in front.
 func TestLuacheck(t *testing.T) {
-	tool, err := exec.LookPath("luacheck")
-	require.NoError(t, err, "luacheck is missing; on Debian: apt-get install lua-check")
 	dir := t.TempDir()
 	for _, s := range scripts {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, s.name+".lua"), []byte(source(s.name)), 0o600))
 	}
+	out, err := luacheck(t, dir)
+	require.NoError(t, err, out)
+}
+
+// A function that is moved to where a name means something else than where it was written is an error.
+func TestLuacheckSeesWhatAMovedFunctionMeant(t *testing.T) {
+	const text = "local a = ARGV[1]\nlocal function rare()\n  return a\nend\n" +
+		"if a then\n  local b = ARGV[2]\n  local c = rare()\n  return b .. c\nend\n"
+	for name, fine := range map[string]bool{"b": true, "a": false} {
+		dir := t.TempDir()
+		moved := slim(strings.ReplaceAll(text, "local b =", "local "+name+" ="))
+		require.Less(t, strings.Index(moved, "if a"), strings.Index(moved, "local function"), moved)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "moved.lua"), []byte(strings.ReplaceAll(moved, "b ..", name+" ..")), 0o600))
+		out, err := luacheck(t, dir)
+		require.Equal(t, fine, err == nil, out)
+	}
+}
+
+func luacheck(t *testing.T, dir string) (said string, err error) {
+	tool, err := exec.LookPath("luacheck")
+	require.NoError(t, err, "luacheck is missing; on Debian: apt-get install lua-check")
 	config, err := filepath.Abs("../.luacheckrc")
 	require.NoError(t, err)
 	out, err := exec.Command(tool, "--config", config, "--no-color", dir).CombinedOutput()
-	require.NoError(t, err, string(out))
+	return string(out), err
 }
 
 // split parts a file into its leading comment, without the dashes, and the rest without comments.
