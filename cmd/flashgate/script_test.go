@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"flashgate/drill/servers"
 )
 
 func TestMain(m *testing.M) {
@@ -36,10 +38,9 @@ func TestScripts(t *testing.T) {
 
 // freeport sets a variable to a loopback address with a port that nobody uses now.
 func freeport(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := servers.FreePort()
 	ts.Check(err)
-	ts.Setenv(args[0], l.Addr().String())
-	ts.Check(l.Close())
+	ts.Setenv(args[0], net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
 const httpPatience = 15 * time.Second

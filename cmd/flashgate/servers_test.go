@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"flashgate/configs"
+	"flashgate/drill/servers"
 	"flashgate/internal/pgtest"
 	"flashgate/internal/redistest"
 	"flashgate/loadtest"
@@ -64,10 +66,9 @@ func do(t *testing.T, args ...string) string {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := servers.FreePort()
 	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func awaitReady(t *testing.T, addr string) {

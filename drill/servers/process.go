@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -130,13 +132,25 @@ func (l *head) String() string {
 	return l.b.String()
 }
 
+const (
+	// The ports that FreePort picks from are below those that systems give to connections as they come: one of
+	// those may be the near end of somebody's connection before the server listens on it.
+	firstPort, ports = 20_000, 12_000
+	portAttempts     = 100
+)
+
 // FreePort finds a loopback port that nobody listens on. Another process may take it before the
 // server does.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return 0, fmt.Errorf("no free port: %w", err)
+func FreePort() (port int, err error) {
+	for range portAttempts {
+		port = firstPort + rand.IntN(ports)
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		l, failed := net.Listen("tcp", addr) //nolint:noctx // closed at once
+		if failed == nil {
+			_ = l.Close()
+			return port, nil
+		}
+		err = failed
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no free port from %d to %d: %w", firstPort, firstPort+ports-1, err)
 }

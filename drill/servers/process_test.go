@@ -3,8 +3,10 @@
 package servers
 
 import (
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,4 +50,17 @@ func TestHeadKeepsTheFirstBytes(t *testing.T) {
 	}
 	require.Len(t, h.String(), maxLog)
 	require.True(t, strings.HasPrefix(h.String(), "firstx"))
+}
+
+// A port is not one that the system gives to a connection before the server has it.
+func TestFreePort(t *testing.T) {
+	for range 50 {
+		port, err := FreePort()
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, port, firstPort)
+		require.Less(t, port, firstPort+ports)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		require.NoError(t, err)
+		require.NoError(t, l.Close())
+	}
 }
