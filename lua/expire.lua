@@ -59,7 +59,7 @@ local function drop_finished()
   end
   for i, packed in ipairs(read_in_chunks('HMGET', RECORDS, over)) do
     -- An id may have been used again once its record was over.
-    if packed and not remembered(packed, shard.now) then
+    if packed and not remembered(shard, packed) then
       gone[#gone + 1] = over[i]
     end
   end

@@ -29,7 +29,7 @@ end
 
 local reply = head(shard, 'DONE')
 for i, packed in ipairs(redis.call('HMGET', RECORDS, unpack(ARGV, 5))) do
-  local record = remembered(packed, shard.now)
+  local record = remembered(shard, packed)
   reply[#reply + 1] = record and 'FOUND' or 'UNKNOWN_RESERVATION'
   reply[#reply + 1] = record and packed or ''
   reply[#reply + 1] = record and record.state == 'waiting' and chances(ARGV[4 + i], record) or ''

@@ -28,7 +28,7 @@ func (s *Shard) Known(ctx context.Context, ids ...string) ([]bool, Head, error) 
 }
 
 // readRecords reads the records of an era, "" for none, and then the head of the shard, by plain commands in one
-// round trip: a script would cost Redis three times as much. An epoch that is the shard's after the records were
+// round trip: a script would cost Redis twice as much. An epoch that is the shard's after the records were
 // read was so before. Its time is what the last script said, gone on.
 func (s *Shard) readRecords(ctx context.Context, e *era, ids []string) (Head, []string, error) {
 	args := make([]any, 2, 2+len(ids))

@@ -63,7 +63,7 @@ func (s *Shard) Limit(ctx context.Context, group sale.LimitGroup, checks []Limit
 		}
 		args[2+3*n+i] = max(c.Cost, 1)
 	}
-	return s.judged(ctx, limitScript, args, len(checks), func(int) string { return "" })
+	return s.judged(ctx, limitScript, args, n, func(int) string { return "" })
 }
 
 // limitField is what an attempt of a group is counted by in a dimension: the field of shared/limits.lua. No

@@ -83,7 +83,7 @@ do
   end
 
   for n = 1, count do
-    if records[n] and not remembered(records[n], shard.now) then
+    if records[n] and not remembered(shard, records[n]) then
       records[n] = false
     end
     if ARGV[ASK + n] ~= ask then
@@ -410,16 +410,16 @@ if entry_count > 0 then
   save_units()
   if shard.waiting_changed then
     save_queues(shard)
-  end
-  -- Who joined a line while units are free, because those before want more, may be offered them by the next
-  -- sweep.
-  for sku, queue in pairs(shard.waiting_changed and queues or {}) do
-    local free = 0
-    for _, level in pairs(#queue.joined > 0 and levels_of(stock[sku]) or {}) do
-      free = math.max(free, available(level))
-    end
-    if free > 0 then
-      redis.call('ZADD', OFFERS, shard.now_text, sku)
+    -- Who joined a line while units are free, because those before want more, may be offered them by the next
+    -- sweep.
+    for sku, queue in pairs(queues) do
+      local free = 0
+      for _, level in pairs(#queue.joined > 0 and levels_of(stock[sku]) or {}) do
+        free = math.max(free, available(level))
+      end
+      if free > 0 then
+        redis.call('ZADD', OFFERS, shard.now_text, sku)
+      end
     end
   end
   if roomed then

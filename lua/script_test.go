@@ -1,10 +1,26 @@
 package lua
 
 import (
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
+
+// What no script uses is left out of all, so that nothing else says that it is dead.
+func TestSharedFunctionsAreUsed(t *testing.T) {
+	shared, err := files.ReadDir("shared")
+	require.NoError(t, err)
+	for _, part := range shared {
+		for _, f := range regexp.MustCompile(`(?m)^local function (\w+)`).FindAllStringSubmatch(read("shared/"+part.Name()), -1) {
+			require.True(t, slices.ContainsFunc(scripts, func(s *script) bool {
+				return strings.Contains(s.text, "local function "+f[1]+"(")
+			}), "%s: no script uses %s", part.Name(), f[1])
+		}
+	}
+}
 
 // A script has the functions that it uses, those that these use, and no others.
 func TestUnusedFunctionsAreLeftOut(t *testing.T) {

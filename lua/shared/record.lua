@@ -33,16 +33,16 @@ local function is_finished(record)
 end
 
 -- The record, unless it is one of a finished reservation whose time is over.
-local function remembered(packed, now)
+local function remembered(shard, packed)
   local record = parse_record(packed)
-  if record and is_finished(record) and now >= tonumber(record.resolved_at) + RECORD_TTL then
+  if record and is_finished(record) and shard.now >= tonumber(record.resolved_at) + RECORD_TTL then
     return nil
   end
   return record
 end
 
 local function read_record(shard, id)
-  return remembered(redis.call('HGET', RECORDS, id), shard.now)
+  return remembered(shard, redis.call('HGET', RECORDS, id))
 end
 
 -- It is held no longer than until now; others in its member may have been given back, sold or extended.

@@ -1,6 +1,6 @@
 -- shared/shard.lua: what every script begins with: its keys, its clock, the head of its shard.
 --
--- A script takes those that it uses of fourteen KEYS, in this order, all in one slot:
+-- A script takes those that it uses of fourteen KEYS, all in one slot, numbered anew when it is joined:
 --   SALE        fg:{sale:shard}:sale                 hash    head and settings of the shard
 --   STOCK       fg:{sale:shard}:<epoch>:stock        hash    SKU -> packed levels (units.lua)
 --   CUSTOMERS   fg:{sale:shard}:<epoch>:customers    hash    customer -> packed counts (units.lua)

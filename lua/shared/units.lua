@@ -79,14 +79,13 @@ local function pack_item(item)
     return item.before .. whole(item.held) .. ','
       .. (item.sold == item.was_sold and item.sold_text or whole(item.sold))
   end
-  item.low = item.low or string.match(item.before, '^%d+,(%d+)')
-  local parts = {}
+  local low, parts = item.low or string.match(item.before, '^%d+,(%d+)'), {}
   for i, location in ipairs(order_of(item)) do
     local level = level_at(item, location)
     parts[i] = location .. ':' .. whole(level.on_hand) .. ',' .. whole(level.safety) .. ','
       .. whole(level.held) .. ',' .. whole(level.sold)
   end
-  return whole(item.cap) .. ',' .. item.low .. '|' .. table.concat(parts, ';')
+  return whole(item.cap) .. ',' .. low .. '|' .. table.concat(parts, ';')
 end
 
 -- The item of a SKU, or nil when the sale does not have it.
@@ -168,19 +167,11 @@ local function give_first(customer, packed)
   first_size = i + 2
 end
 
--- Reads many items, and the counts of many customers, ahead of item_of and counts_of.
+-- Reads many items, ahead of item_of.
 local function read_items(skus)
   local items = read_in_chunks('HMGET', STOCK, skus)
   for i = 1, #items do
     stock[skus[i]] = items[i] and parse_item(items[i]) or false
-  end
-end
-
-local function read_ahead(skus, names)
-  read_items(skus)
-  local counts = read_in_chunks('HMGET', CUSTOMERS, names)
-  for i = 1, #counts do
-    customers[names[i]] = counts[i] and parse_counts(counts[i]) or NONE_YET
   end
 end
 
