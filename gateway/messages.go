@@ -68,10 +68,13 @@ func (b *ReserveRequest) check(f *fields) {
 	f.optional("/admission", b.Admission, checkAdmission)
 }
 
-// asked are the lines in either form, the one of the short form behind room.
+// asked are the lines in either form, behind room.
 func (b *ReserveRequest) asked(room []sale.Line) []sale.Line {
+	for _, l := range b.Lines {
+		room = append(room, sale.Line(l))
+	}
 	if b.Lines != nil {
-		return toLines(b.Lines)
+		return room
 	}
 	return append(room, sale.Line{SKU: b.SKU, Qty: b.Qty, Location: b.Location})
 }

@@ -23,7 +23,7 @@ type Options struct {
 	Proxies ratelimit.Proxies
 
 	// QueueMax is the most reserves that wait per shard; default 16,384. A full queue answers at
-	// once: more than about a second of Redis would only be refused later.
+	// once: what waits for longer than QueueWait would only be refused later.
 	QueueMax int
 	// QueueWait is how long a reserve may wait before it is sent; default 1 s. Whoever waited longer
 	// has mostly given up.
