@@ -14,7 +14,6 @@ stds.flashgate = {
   },
 }
 std = "flashgate"
-max_line_length = 110
 max_cyclomatic_complexity = false -- a script is one call: its steps stand in one place
 ignore = {
   "211", -- a script joins whole shared parts and need not use all of them

@@ -56,9 +56,10 @@ func putSale(t testing.TB, store *lua.Store, id string, holdSeconds int64, units
 }
 
 func want(id, customer, sku string) lua.ReserveRequest {
+	lines := []sale.Line{{SKU: sku, Qty: 1}}
 	return lua.ReserveRequest{
-		ID: id, Customer: customer, Fingerprint: sku + customer, Actor: "key:test",
-		Lines: []sale.Line{{SKU: sku, Qty: 1}},
+		ID: id, Customer: customer, Fingerprint: sale.Fingerprint("drop", customer, lines), Actor: "key:test",
+		Lines: lines,
 	}
 }
 

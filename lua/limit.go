@@ -81,8 +81,8 @@ func limitField(group sale.LimitGroup, dimension int, value string) string {
 // errOriginsWanted: the shard has rules, and the batch went without ip and device. Nothing was done.
 var errOriginsWanted = errors.New("the limits want ip and device")
 
-// judged runs a script that answers each of n requests with outcome, detail and arrivals, after the
-// rules that it judged by and their time. id names a request.
+// judged runs a script that answers each of n requests, after the rules that it judged by, their time, and where all
+// stand. id names a request.
 func (s *Shard) judged(
 	ctx context.Context, sc *script, args []any, n int, id func(int) string,
 ) ([]Answer, error) {
@@ -97,26 +97,31 @@ func (s *Shard) judged(
 		}
 		return answers, nil
 	}
-	limits := LimitState{Rules: at(rest, 0)}
+	const first = 3 // of the answers
+	limits := LimitState{Rules: at(rest, 0), Arrivals: at(rest, 2)}
 	if now := at(rest, 1); now != "" {
 		if limits.NowUs, err = strconv.ParseInt(now, 10, 64); err != nil {
 			return nil, fmt.Errorf("%s: %w: time: %w", sc.name, ErrScript, err)
 		}
 	}
-	if limits.Rules != "" && len(rest) == 2 {
+	if limits.Rules != "" && len(rest) == first {
 		return nil, errOriginsWanted
 	}
-	fields := 2 // of each request, and one more where there are rules
-	if limits.Rules != "" {
-		fields++
+	if len(rest) != first+n && len(rest) != first+2*n {
+		return nil, fmt.Errorf("%s: %w: %d values for %d answers", sc.name, ErrScript, len(rest), n)
 	}
 	for i := range answers {
-		a, from := &answers[i], 2+fields*i
-		a.Head, a.Outcome, a.Limits = h, sale.Outcome(at(rest, from)), limits
-		if limits.Rules != "" {
-			a.Limits.Arrivals = at(rest, from+2)
+		a, answer := &answers[i], rest[first+i]
+		a.Head, a.Limits = h, limits
+		if len(rest) > first+n {
+			a.Limits.Arrivals = rest[first+n+i]
 		}
-		if err := a.read(id(i), at(rest, from+1)); err != nil {
+		outcome, detail, _ := strings.Cut(answer, "\n")
+		if outcome == string(sale.StateHeld) {
+			outcome, detail = string(sale.Held), answer
+		}
+		a.Outcome = sale.Outcome(outcome)
+		if err := a.read(id(i), detail); err != nil {
 			return nil, fmt.Errorf("%s: %w: %w", sc.name, ErrScript, err)
 		}
 	}

@@ -7,11 +7,10 @@
 --       6 count  attempts, then in columns, one value of each after the other:
 --         customer, ip, device  fields (limits.lua) that it is counted by; '' is not counted
 --         cost                  attempts that it counts as, from 1
--- Replies: DONE, then rules and time (limits.lua), then of each attempt outcome, detail, and if there are
---   rules where it stands, an arrival in us a rule, joined by spaces: ! before one of a shadow rule that
---   would have refused, - where the attempt has no value
---   DONE     ''
---   LIMITED  dimension and us to wait (0: for ever), joined by a newline
+-- Replies: DONE, then rules, time and standing (limits.lua), then an answer to each attempt, then, when not
+--   all stand alike, where each stands. An answer is one of
+--   DONE
+--   LIMITED  after a newline dimension and us to wait (0: for ever), joined by a newline
 --   and without attempts: MISSING RECOVERING
 local group = ARGV[5]
 local count = tonumber(ARGV[6])
@@ -29,15 +28,14 @@ if rules[1] then
   at = find_generations(shard)
   read_arrivals(at, rules, count)
 end
+local standings, alike = {}, true
 for n = 1, count do
   local refused = judge_limits(shard, rules, n, tonumber(ARGV[6 + 3 * count + n]))
-  local last = #reply
-  reply[last + 1], reply[last + 2] = refused and 'LIMITED' or 'DONE', refused or ''
-  local stands = settle_limits(shard, rules, n, not refused)
-  if rules[1] then
-    reply[last + 3] = stands
-  end
+  reply[8 + n] = refused and 'LIMITED' .. '\n' .. refused or 'DONE'
+  standings[n] = settle_limits(shard, rules, n, not refused)
+  alike = alike and standings[n] == standings[1]
 end
+add_standings(reply, standings[1], not alike and standings, count)
 
 -- A confirmation is let through by a full memory, and so is what counts it.
 if write_count > 0 and group == 'settle' then

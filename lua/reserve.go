@@ -19,7 +19,7 @@ const MaxBatch = 256
 type ReserveRequest struct {
 	ID          string
 	Customer    string
-	Fingerprint string
+	Fingerprint string // those of a batch are equally long
 	Lines       []sale.Line
 	Actor       string
 	// IP and Device are what attempts are counted by beside the customer; "" is not counted. Tier
@@ -87,6 +87,11 @@ func (s *Shard) Reserve(ctx context.Context, batch []ReserveRequest) ([]Answer, 
 	if len(batch) == 0 || len(batch) > MaxBatch {
 		return nil, fmt.Errorf("reserve: a batch of %d, must be 1 to %d", len(batch), MaxBatch)
 	}
+	for i := range batch {
+		if len(batch[i].Fingerprint) != len(batch[0].Fingerprint) {
+			return nil, errors.New("reserve: fingerprints of different lengths")
+		}
+	}
 	id := func(i int) string { return batch[i].ID }
 	if s.unlimited.Load() {
 		answers, err := s.judged(ctx, reserveScript, s.reserveArgs(batch, false), len(batch), id)
@@ -110,33 +115,75 @@ func (a *Answer) judgedWithoutLimits() bool {
 // reserveArgs are the arguments of reserve.lua, with or without what limits count by beside the customer: in a sale
 // without limits they would be a tenth of what a reserve costs Redis.
 func (s *Shard) reserveArgs(batch []ReserveRequest, origins bool) []any {
-	n, columns := len(batch), 4
+	const first = 6 // of the columns
+	n, width := len(batch), 2
 	if origins {
-		columns += 2
+		width += 2
 	}
 	admitted := slices.ContainsFunc(batch, func(r ReserveRequest) bool { return r.Admission != "" })
 	if admitted {
-		columns++
+		width++
 	}
-	args := make([]any, 2+columns*n)
-	args[0], args[1] = s.store.opts.StreamMaxEvents, n
-	asks := make([]string, n)
+	args := make([]any, first+width*n, first+width*n+1)
+	fingerprints := make([]byte, 0, n*(len(batch[0].Fingerprint)+1))
 	for i := range batch {
-		r, of := &batch[i], args[2+i:]
-		if i > 0 && r.asksAs(&batch[i-1]) {
-			asks[i] = asks[i-1] // In a drop most ask for the same.
-		} else {
-			asks[i] = sale.PackLines(r.Lines) + "\n" + r.Actor + "\n" + r.Tier
-		}
-		of[0], of[n], of[2*n], of[3*n] = &r.ID, &r.Customer, &r.Fingerprint, &asks[i]
+		r, of := &batch[i], args[first+i:]
+		fingerprints = append(append(fingerprints, r.Fingerprint...), '\n')
+		of[0], of[n] = &r.ID, &r.Customer
 		if origins {
-			of[4*n], of[5*n] = limitField(sale.LimitReserve, 1, r.IP), limitField(sale.LimitReserve, 2, r.Device)
+			of[2*n], of[3*n] = limitField(sale.LimitReserve, 1, r.IP), limitField(sale.LimitReserve, 2, r.Device)
 		}
 		if admitted {
-			of[(columns-1)*n] = &r.Admission
+			of[(width-1)*n] = &r.Admission
 		}
 	}
+	args, asked := appendAsks(args, batch)
+	args[0], args[1], args[2], args[3], args[4], args[5] = s.store.opts.StreamMaxEvents, n, width,
+		repeatsOf(batch, origins), fingerprints, asked
 	return args
+}
+
+// repeatsOf marks the requests that share something that is counted by with one before them; "" when none does.
+func repeatsOf(batch []ReserveRequest, origins bool) []byte {
+	r := repeats{seed: repeatsSeed}
+	r.add(len(batch), func(i int) string { return batch[i].ID })
+	r.add(len(batch), func(i int) string { return batch[i].Customer })
+	if origins {
+		r.add(len(batch), func(i int) string { return batch[i].IP })
+		r.add(len(batch), func(i int) string { return batch[i].Device })
+	}
+	return r.marks
+}
+
+// appendAsks appends what is asked for, each once, and returns which of them each request asks for; nothing when all
+// ask for the same, as in a drop most do.
+func appendAsks(args []any, batch []ReserveRequest) (all []any, asked []byte) {
+	var numbers map[string]byte
+	number := byte(0)
+	for i := range batch {
+		if i > 0 && batch[i].asksAs(&batch[i-1]) {
+			if asked != nil {
+				asked[i] = number
+			}
+			continue
+		}
+		ask := sale.PackLines(batch[i].Lines) + "\n" + batch[i].Actor + "\n" + batch[i].Tier
+		if i == 0 {
+			args = append(args, ask)
+			continue
+		}
+		if numbers == nil {
+			numbers, asked = map[string]byte{args[len(args)-1].(string): 0}, make([]byte, len(batch))
+		}
+		known, ok := numbers[ask]
+		if !ok {
+			known = byte(len(numbers))
+			numbers[ask], args = known, append(args, ask)
+		}
+		number = known
+		asked[i] = number
+	}
+	return args, asked
 }
 
 func (r *ReserveRequest) asksAs(other *ReserveRequest) bool {

@@ -11,20 +11,26 @@
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (read, write),
 --       EVENTS (write), RECORDS (read, write), LIMITS (read, write), ROOM (read, write),
 --       WAITLIST (read, write), LINE (read, write), OFFERS (write)
--- ARGV: 5 stream_max  events that may wait undrained before reserves are refused
---       6 count       requests, then in columns, one value of each after the other:
---         id           reservation id
---         customer     whose caps count, and a field of limits
---         fingerprint  of the request as asked
---         ask          joined by newlines, the same for most of a drop: lines, packed and normalized, where
---                      an empty location lets the sale's allocation pick; actor, who asks; tier
---         ip           field of limits (limits.lua) of the address it comes from
---         device       likewise; these two are left out for a sale that seems to have no limits
---         admission    (admission.lua) '' for none; left out when nobody in the batch brings one
--- Replies: DONE, then rules and time (limits.lua), then of each request outcome, detail, and if there are
---   rules where it stands in them as limit.lua says it, '' when they were not asked; no requests when there
---   are rules and ip and device are left out: then nothing has been done
---   HELD REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED   the record
+-- ARGV: 5 stream_max    events that may wait undrained before reserves are refused
+--       6 count         requests
+--       7 width         columns
+--       8 repeats       '' when no two requests share a reservation, a customer, or a field of limits; else a
+--                       byte each, '1' for one that shares any of these with one before it
+--       9 fingerprints  of the requests as asked, all equally long, each with a newline after it
+--      10 asked         '' when all ask for the same; else a byte each, which of the asks is its, from 0
+--      then in columns, one value of each request after the other:
+--         id            reservation id
+--         customer      whose caps count, and a field of limits
+--         ip            field of limits (limits.lua) of the address it comes from
+--         device        likewise; these two are left out for a sale that seems to have no limits
+--         admission     (admission.lua) '' for none; left out when nobody in the batch brings one
+--      then the asks, each once, values joined by newlines: lines, packed and normalized, where an empty
+--         location lets the sale's allocation pick; actor, who asks; tier
+-- Replies: DONE, then rules, time and standing (limits.lua), then an answer to each request, then, when not
+--   all stand alike, where each stands; no answers when there are rules and ip and device are left out:
+--   then nothing has been done. An answer is an outcome, and after a newline its detail, if it has one:
+--   HELD                 its outcome is left out: the record begins with held
+--   REPLAY EXPIRED ALREADY_RELEASED ALREADY_CANCELLED        the record
 --   WAITLISTED           it waits from now on: how many are before it, and the record
 --   WAITING              it waits since before: likewise
 --   ID_REUSED PAUSED ENDED AGAIN OVERLOADED LINE_FULL        ''
@@ -42,19 +48,16 @@ if not shard then
   return closed
 end
 
--- The values of a column are in ARGV after these.
-local count = tonumber(ARGV[6])
-local ID, CUSTOMER, FINGERPRINT, ASK = 6, 6 + count, 6 + 2 * count, 6 + 3 * count
-local columns = (#ARGV - 6) / count
+-- The values of a column are in ARGV after these, and the asks after ASKS.
+local count, width = tonumber(ARGV[6]), tonumber(ARGV[7])
+local ID, CUSTOMER, ASKS = 10, 10 + count, 10 + width * count
+local repeats, fingerprints, asked = ARGV[8], ARGV[9], ARGV[10]
 local stream_max = tonumber(ARGV[5])
 local reply = head(shard, 'DONE')
 local limited, tiered, roomed = shard.limits ~= '', shard.tiers ~= '', shard.room ~= ''
-reply[6], reply[7] = '', ''
-if limited then
-  add_limits(reply, shard, shard.limits)
-  if columns < 6 then
-    return reply
-  end
+add_limits(reply, shard, shard.limits)
+if limited and width < 4 then
+  return reply
 end
 
 -- One read each for the records of all requests, their customers, SKUs and rate limits.
@@ -62,39 +65,24 @@ local records = redis.call('HMGET', RECORDS, unpack(ARGV, ID + 1, ID + count))
 local counts = redis.call('HMGET', CUSTOMERS, unpack(ARGV, CUSTOMER + 1, CUSTOMER + count))
 local rules, generations
 if limited then
-  rules = parse_rules(shard.limits, {customer = CUSTOMER, ip = 6 + 4 * count, device = 6 + 5 * count})
+  rules = parse_rules(shard.limits, {customer = CUSTOMER, ip = 10 + 2 * count, device = 10 + 3 * count})
   generations = find_generations(shard)
   read_arrivals(generations, rules, count)
 end
+-- What the requests ask for, taken apart: lines, which also know their packed form, the actor and the tier.
+local asks = {}
 do
-  local skus, ask = {}, nil
-  -- What a request asks for, taken apart once for all of the batch that ask for the same: its lines, which
-  -- also know their packed form, the actor and the tier. Its SKUs are read, too.
-  local function take_apart(text)
-    local lines = asked_lines(text, true)
+  local skus = {}
+  for k = 1, #ARGV - ASKS do
+    local lines = asked_lines(ARGV[ASKS + k], true)
     lines.caps = tiered and lines.tier ~= '' and caps_of(shard, lines.tier)
+    asks[k] = lines
     for i = 1, #lines do
       local sku = lines[i].sku
       if stock[sku] == nil then
         stock[sku] = false
         skus[#skus + 1] = sku
       end
-    end
-  end
-
-  for n = 1, count do
-    if records[n] and not remembered(shard, records[n]) then
-      records[n] = false
-    end
-    if ARGV[ASK + n] ~= ask then
-      ask = ARGV[ASK + n]
-      if not parsed[ask] then
-        take_apart(ask)
-      end
-    end
-    local admission = roomed and columns % 2 == 1 and ARGV[6 + (columns - 1) * count + n] or ''
-    if admission ~= '' and not records[n] then
-      note_admission(n, ARGV[CUSTOMER + n], admission)
     end
   end
   read_items(skus)
@@ -105,15 +93,21 @@ do
     read_queues(skus)
   end
   if roomed then
+    for n = 1, width % 2 == 1 and count or 0 do
+      local admission = ARGV[ASKS - count + n]
+      if admission ~= '' then
+        note_admission(n, ARGV[CUSTOMER + n], admission)
+      end
+    end
     read_admissions()
   end
 end
 
 -- What is written when all are judged: entries of EVENTS as id, field and text in turn; records; numbers of
--- the requests that are held, and what the entry says of the lines of each. fresh are the records by
--- reservation, for those further down in this batch.
-local entries, set, held, asks, fresh = {}, {}, {}, {}, {}
+-- the requests that are held, once not all are; and what the entry says of the lines of each.
+local entries, set, held, said = {}, {}, {}, {}
 local entry_count, set_size, held_count, entered = 0, 0, 0, 0
+local all_held = true
 local deadline = whole(shard.now + shard.hold)
 local function add_entry(field, text)
   local i = entry_count
@@ -125,8 +119,8 @@ end
 
 -- The values after some place in ARGV of those that are held, from one of them on.
 local function column(place, from)
-  if held_count == count then
-    return table.concat(ARGV, '\n', place + from, place + count)
+  if all_held then
+    return table.concat(ARGV, '\n', place + from, place + held_count)
   end
   local values = {}
   for i = from, held_count do
@@ -135,17 +129,37 @@ local function column(place, from)
   return table.concat(values, '\n')
 end
 
--- Makes one entry of those that were held in a row.
+-- Each with its newline is so long.
+local FINGERPRINT = #fingerprints / count
+local function fingerprint_of(n)
+  return string.sub(fingerprints, (n - 1) * FINGERPRINT + 1, n * FINGERPRINT - 1)
+end
+
+-- The fingerprints of those that are held, from one of them on.
+local function fingerprint_column(from)
+  if all_held then
+    return string.sub(fingerprints, (from - 1) * FINGERPRINT + 1, held_count * FINGERPRINT - 1)
+  end
+  local values = {}
+  for i = from, held_count do
+    values[i - from + 1] = fingerprint_of(held[i])
+  end
+  return table.concat(values, '\n')
+end
+
+-- Makes one entry of those that were held in a row. Returns their reservations, if that was all of them.
 local function end_row()
   local from = entered + 1
   if held_count >= from then
     local before = shard.mark
     shard.mark = MARK_BASE .. shard.seq_text
+    local ids = column(ID, from)
     add_entry('r', table.concat({
-      whole(held_count - entered), MARK_BASE, before, shard.now_text, deadline, column(ID, from),
-      column(CUSTOMER, from), column(FINGERPRINT, from), table.concat(asks, '\n', from, held_count),
+      whole(held_count - entered), MARK_BASE, before, shard.now_text, deadline, ids,
+      column(CUSTOMER, from), fingerprint_column(from), table.concat(said, '\n', from, held_count),
     }, '\n'))
     entered = held_count
+    return from == 1 and ids
   end
 end
 
@@ -154,6 +168,22 @@ local due -- the next deadline, looked up when a refusal needs it
 -- Returns what judges each request that the short way below does not serve. Most calls have none: then none
 -- of this is made.
 local function make_judge()
+  -- What those before in this batch did, for those that share something with them: records by reservation,
+  -- and in other tables customers and spent limits. Brought up to date from what is to be written.
+  local fresh, records_seen, units_seen, spent_seen = {}, 0, 0, 0
+  local function catch_up()
+    for i = records_seen + 1, set_size, 2 do
+      fresh[set[i]] = set[i + 1]
+    end
+    for i = units_seen + 1, first_size, 2 do
+      customers[first_units[i]] = first_units[i + 1]
+    end
+    for i = spent_seen + 1, write_count, 2 do
+      spent[writes[i]] = writes[i + 1]
+    end
+    records_seen, units_seen, spent_seen = set_size, first_size, write_count
+  end
+
   local function refuse(outcome, detail)
     due = due or next_return(shard) or false
     if due and due <= shard.now then
@@ -219,7 +249,7 @@ local function make_judge()
     if waiting_in(shard) >= tonumber(string.match(shard.waitlist, '^%d+')) then
       return 'LINE_FULL', ''
     end
-    local fingerprint, packed = ARGV[FINGERPRINT + n], lines.packed
+    local fingerprint, packed = fingerprint_of(n), lines.packed
     local tier = string.match(lines.tier, '^[%w._-]+$') or ''
     end_row()
     local _, before = next_event(shard)
@@ -230,7 +260,7 @@ local function make_judge()
       .. shard.now_text .. '\n0\n0\n0\n' .. tier .. '\n' .. shard.seq_text .. '\n' .. shard.mark
     set[set_size + 1], set[set_size + 2] = id, record
     set_size = set_size + 2
-    fresh[id], fresh_ahead[id] = record, ahead
+    fresh_ahead[id] = ahead
     use_admission(n)
     count_waiter(shard, lines, 1)
     for k = 1, #lines do
@@ -273,9 +303,10 @@ local function make_judge()
   end
 
   return function(n, id, customer, lines)
-    local known = records[n] or fresh[id]
-    if known then
-      return judge_known(id, known, customer, ARGV[FINGERPRINT + n])
+    catch_up()
+    local known = fresh[id] or records[n]
+    if known and (fresh[id] or remembered(shard, known)) then
+      return judge_known(id, known, customer, fingerprint_of(n))
     end
     local outcome = closed_outcome(shard)
     if outcome then
@@ -336,19 +367,21 @@ local record_tail = '\n' .. shard.now_text .. '\n' .. deadline .. '\n0\n0\n\n'
 local record_mark = '\n' .. MARK_BASE
 -- As whole says a seq, for a third: all but the last digit was said before, mostly.
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+local NO_REPEAT = 48 -- the byte of a 0
 local tens, tens_text, judge
 local seq, seq_text = shard.seq, shard.seq_text
-local last, ask, lines = #reply, nil, nil
+local byte, sub = string.byte, string.sub
+local last, lines = #reply, asks[1]
+local first_stands, standings, alike = nil, {}, true -- where the first stands, and those that stand elsewhere
 
 for n = 1, count do
   local id, customer = ARGV[ID + n], ARGV[CUSTOMER + n]
-  local outcome, detail, stands, entry
-  if ARGV[ASK + n] ~= ask then
-    ask = ARGV[ASK + n]
-    lines = parsed[ask]
+  local text, stands, entry, picked
+  if asked ~= '' then
+    lines = asks[byte(asked, n) + 1]
   end
-  if ordinary and not records[n] and not fresh[id] and not counts[n] and not customers[customer]
-    and not lines.caps and (not grouped or lines.first_allowed) then
+  if ordinary and not records[n] and not counts[n] and not lines.caps
+    and (repeats == '' or byte(repeats, n) == NO_REPEAT) and (not grouped or lines.first_allowed) then
     local level, qty = lines.level, lines.qty
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       level = place_one(lines)
@@ -358,19 +391,31 @@ for n = 1, count do
     end
     if level and (stands or not limited) then
       level.held = level.held + qty
-      give_first(customer, lines.first_units)
-      outcome, detail, entry = 'HELD', lines.picked, lines.entry
+      first_units[first_size + 1] = customer
+      first_units[first_size + 2] = lines.first_units
+      first_size = first_size + 2
+      picked, entry = lines.picked, lines.entry
     end
   end
-  if not outcome then
+  if not picked then
     if not judge then
       judge = make_judge()
     end
     shard.seq, shard.seq_text = seq, seq_text
+    local outcome, detail
     outcome, detail, stands = judge(n, id, customer, lines)
     seq, seq_text = shard.seq, shard.seq_text
+    if outcome == 'HELD' then
+      picked, entry = detail, detail .. '\n' .. lines.actor
+    else
+      for i = 1, all_held and held_count or 0 do
+        held[i] = i
+      end
+      all_held = false
+      text = detail ~= '' and outcome .. '\n' .. detail or outcome
+    end
   end
-  if outcome == 'HELD' then
+  if picked then
     seq = seq + 1
     local digit = seq % 10
     if seq - digit ~= tens then
@@ -379,33 +424,37 @@ for n = 1, count do
     end
     seq_text = tens_text .. DIGITS[digit]
     held_count = held_count + 1
-    held[held_count] = n
-    asks[held_count] = entry or detail .. '\n' .. lines.actor
-    detail = 'held\n' .. customer .. '\n' .. ARGV[FINGERPRINT + n] .. '\n' .. detail .. record_tail
-      .. seq_text .. record_mark .. seq_text
+    if not all_held then
+      held[held_count] = n
+    end
+    said[held_count] = entry
+    text = 'held\n' .. customer .. '\n' .. sub(fingerprints, (n - 1) * FINGERPRINT + 1, n * FINGERPRINT)
+      .. picked .. record_tail .. seq_text .. record_mark .. seq_text
     set[set_size + 1] = id
-    set[set_size + 2] = detail
+    set[set_size + 2] = text
     set_size = set_size + 2
-    fresh[id] = detail
   end
-  reply[last + 1] = outcome
-  reply[last + 2] = detail
-  last = last + 2
-  if limited then
-    last = last + 1
-    reply[last] = stands or ''
+  last = last + 1
+  reply[last] = text
+  if limited and stands ~= first_stands then
+    if n == 1 then
+      first_stands = stands
+    else
+      standings[n], alike = stands or '', false
+    end
   end
 end
+add_standings(reply, first_stands, not alike and standings, count)
 
 shard.seq, shard.seq_text = seq, seq_text
-end_row()
+local ids = end_row()
 if entry_count > 0 then
   for i = 1, entry_count, 3 do
     redis.call('XADD', EVENTS, entries[i], entries[i + 1], entries[i + 2])
   end
   redis.call('HSET', RECORDS, unpack(set)) -- two values a request: never too many for unpack
   if held_count > 0 then
-    redis.call('ZADD', DEADLINES, deadline, column(ID, 1))
+    redis.call('ZADD', DEADLINES, deadline, ids or column(ID, 1))
   end
   save_units()
   if shard.waiting_changed then

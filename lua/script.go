@@ -184,6 +184,8 @@ var (
 	constantLine = regexp.MustCompile(`^local (\w+) = (?:KEYS\[\d+\]|(?:tonumber\()?ARGV\[\d\]\)?|'[^']*'|\d+|\{\})\n$`)
 	// comment is one that begins a line, with its line, or one that follows and has no quote.
 	comment = regexp.MustCompile(`(?m)^ *--.*\n| +-- [^'"\n]*$`)
+	// seam is where a text goes on in the next line of a script.
+	seam = regexp.MustCompile(`'\n +\.\. '`)
 )
 
 func blocksOf(text string) (blocks []block) {
@@ -193,7 +195,7 @@ func blocksOf(text string) (blocks []block) {
 		b.Reset()
 	}
 	name := ""
-	for line := range strings.Lines(comment.ReplaceAllString(text, "")) {
+	for line := range strings.Lines(seam.ReplaceAllString(comment.ReplaceAllString(text, ""), "")) {
 		function, constant := functionHead.FindStringSubmatch(line), constantLine.FindStringSubmatch(line)
 		if function != nil || constant != nil {
 			flush("")

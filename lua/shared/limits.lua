@@ -109,15 +109,15 @@ local function judge_limits(shard, rules, n, cost)
   return dimension and dimension .. '\n' .. (longest < math.huge and whole(longest) or '0')
 end
 
--- Spends for an attempt that is the first of all that it is counted by, as most of a drop are: all of them
--- stand alike. Returns where it stands then, or nothing when it is to be judged as others are.
+-- Spends for an attempt that is the first of all that it is counted by, in this call too, as most of a drop
+-- are: all of them stand alike. Returns where it stands then, or nothing when it is to be judged as others
+-- are. What it writes is not in spent.
 local first_standing
 local function spend_first(shard, rules, n)
   local count = #rules
   for i = 1, count do
     local rule = rules[i]
-    local field = ARGV[rule.place + n]
-    if rule.arrivals[n] or spent[field] or field == '' then
+    if rule.arrivals[n] or ARGV[rule.place + n] == '' then
       return nil
     end
   end
@@ -136,10 +136,8 @@ local function spend_first(shard, rules, n)
   local size = write_count
   for i = 1, count do
     local rule = rules[i]
-    local field, text = ARGV[rule.place + n], rule.first
-    spent[field] = text
-    writes[size + 1] = field
-    writes[size + 2] = text
+    writes[size + 1] = ARGV[rule.place + n]
+    writes[size + 2] = rule.first
     size = size + 2
   end
   write_count = size
@@ -217,9 +215,26 @@ local function drop_idle_limits(shard)
   end
 end
 
--- The two fields that follow the head of a reply: the rules, and the time in us that they are judged
--- at; '' without rules.
+-- What follows the head of a reply: the rules, the time in us that they are judged at, and where all
+-- attempts stand, when they stand alike; '' without rules. Where one stands is an arrival in us a rule,
+-- joined by spaces: ! before one of a shadow rule that would have refused, - where the attempt has no value;
+-- '' when the rules were not asked.
 local function add_limits(reply, shard, packed)
   reply[6] = packed
   reply[7] = packed ~= '' and (shard.now_us_text or whole(shard.now_us)) or ''
+  reply[8] = ''
+end
+
+-- Adds where attempts stand, once the answers are in the reply: the first, and the others, if there are
+-- any that stand elsewhere.
+local function add_standings(reply, first, others, count)
+  first = first or ''
+  if not others then
+    reply[8] = first
+    return
+  end
+  local last = #reply
+  for n = 1, count do
+    reply[last + n] = others[n] or first
+  end
 end
