@@ -1,10 +1,10 @@
 -- cancel.lua: undoes a confirmation (a refund), frees the customer's cap and offers what comes back to who
 -- waits.
 --
--- Joins: shard, event, record, units, caps, allocation, waitlist, offer
+-- Joins: shard, event, record, units, caps, allocation, waitlist, offer, limits
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
 --       EVENTS (write), RECORDS (read, write), FINISHED (write), WAITLIST (read, write),
---       LINE (read, write), OFFERS (write)
+--       LINE (read, write), OFFERS (write), LIMITS (read, write)
 -- ARGV: 5 id       reservation
 --       6 restock  1: the units can be sold again; 0: they leave on_hand
 --       7 actor    who cancels, for the ledger
@@ -13,7 +13,7 @@
 --   CANCELLED NOT_CONFIRMED UNKNOWN_RESERVATION
 --   REPLAY               it was cancelled before
 --   and without record: MISSING RECOVERING
-local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups')
+local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups', 'limits_ms', 'limits_at')
 if not shard then
   return closed
 end
@@ -42,5 +42,8 @@ end
 save_record(shard, id, record)
 offer_lines(shard, lines)
 save_units()
+if #left_arrivals > 0 then
+  keep_arrivals(shard, left_arrivals)
+end
 save_head(shard)
 return answer(shard, 'CANCELLED', record)

@@ -50,6 +50,7 @@ for i = FIRST, #ARGV, 2 do
     value = redis.call('HGET', STOCK, name)
   elseif kind == 'customer' then
     value = redis.call('HGET', CUSTOMERS, name)
+    value = value and string.match(value, '^(.*;)%d+$') or value -- without what is of limits
   elseif kind == 'deadline' then
     value = deadline_of(name)
   elseif kind == 'waitlist' then

@@ -102,6 +102,9 @@ if waited then
 end
 if #due > 0 or shard.events > 0 then
   save_units()
+  if #left_arrivals > 0 then
+    keep_arrivals(shard, left_arrivals)
+  end
   save_head(shard)
 elseif shard.now - shard.last >= alive then
   pass_full_memory()

@@ -213,6 +213,9 @@ func limitsAgree(t *testing.T, rng *rand.Rand, steps int) {
 		}
 	}
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
+	step := 0
+	// passing is somebody who is there for twenty steps.
+	passing := func() string { return "passing-" + strconv.Itoa(step/20) }
 	l := limits()
 	e := newTimed(t, l)
 	m := &meter{limits: *l, spent: map[string]arrival{}}
@@ -221,9 +224,11 @@ func limitsAgree(t *testing.T, rng *rand.Rand, steps int) {
 		e.setNow(max(e.nowUs+us, luatest.Base*1000))
 		m.setNow(e.nowUs)
 	}
-	known := map[string]bool{} // ids that are held
+	known := map[string]bool{}    // ids that were held
+	held := map[string][]string{} // those that are, by customer
+	released := map[string]bool{}
 	verdicts, began := map[sale.Outcome]int{}, e.nowUs
-	for step := range steps {
+	for ; step < steps; step++ {
 		what := fmt.Sprintf("step %d", step)
 		switch n := rng.IntN(1000); {
 		case n < 10:
@@ -234,6 +239,15 @@ func limitsAgree(t *testing.T, rng *rand.Rand, steps int) {
 			move(-30_000_000)
 		case n < 40:
 			move(rng.Int64N(60_000_000))
+		case n < 80: // The row of one goes, and with it what limits have there.
+			customer := pick("a", "b", "c", passing(), passing(), passing())
+			for _, id := range held[customer] {
+				a, err := e.Shard.Release(e.Ctx, id, nil, "test", "")
+				require.NoError(t, err)
+				require.Equal(t, sale.Released, a.Outcome, what)
+				released[id] = true
+			}
+			delete(held, customer)
 		case n < 350:
 			move(rng.Int64N(3_000_000))
 		case n < 500:
@@ -254,22 +268,29 @@ func limitsAgree(t *testing.T, rng *rand.Rand, steps int) {
 		default:
 			batch := make([]lua.ReserveRequest, 1+rng.IntN(3))
 			for i := range batch {
-				customer := pick("a", "b", "c")
+				customer := pick("a", "b", "c", passing())
 				packed := pick("BAG/main=1", "BAG/main=1", "NONE/main=1", "AIR-42/berlin=9")
 				batch[i] = e.Request(fmt.Sprintf("id-%s-%d", customer, rng.IntN(step+2)), customer, packed)
-				batch[i].IP, batch[i].Device = pick("a", "b", ""), pick("a", "b", "c", "")
+				batch[i].IP, batch[i].Device = pick("a", "b", "", what), pick("a", "b", "c", "", what)
 			}
 			answers, err := e.Shard.Reserve(e.Ctx, batch)
 			require.NoError(t, err)
 			for i, a := range answers {
 				verdicts[a.Outcome]++
 				if known[batch[i].ID] {
-					require.Contains(t, []sale.Outcome{sale.Replay, sale.IDReused}, a.Outcome, what)
+					want := []sale.Outcome{sale.Replay, sale.IDReused}
+					if released[batch[i].ID] {
+						want[0] = sale.AlreadyReleased
+					}
+					require.Contains(t, want, a.Outcome, what)
 					require.Empty(t, a.Limits.Arrivals, what)
 					continue
 				}
 				m.check(t, sale.LimitReserve, [3]string{batch[i].Customer, batch[i].IP, batch[i].Device}, 1, a, what)
-				known[batch[i].ID] = a.Outcome == sale.Held
+				if a.Outcome == sale.Held {
+					known[batch[i].ID] = true
+					held[batch[i].Customer] = append(held[batch[i].Customer], batch[i].ID)
+				}
 			}
 		}
 		if step%500 == 499 {
@@ -279,8 +300,28 @@ func limitsAgree(t *testing.T, rng *rand.Rand, steps int) {
 		}
 	}
 	t.Logf("%v in %v of the clock", verdicts, time.Duration(e.nowUs-began)*time.Microsecond)
-	for _, o := range []sale.Outcome{sale.Held, sale.RateLimited, sale.Done, sale.Replay, sale.UnknownSKU, sale.Insufficient} {
+	for _, o := range []sale.Outcome{sale.Held, sale.RateLimited, sale.Done, sale.UnknownSKU, sale.Insufficient} {
 		require.Greater(t, verdicts[o], 100, "%s: the test has lost its power", o)
+	}
+	require.Greater(t, verdicts[sale.Replay]+verdicts[sale.AlreadyReleased], 100, "ids used again: the test has lost its power")
+}
+
+// TestArrivalsThatAreOverAreNotKept: a drop of holds that are given back later leaves nothing in the limits.
+func TestArrivalsThatAreOverAreNotKept(t *testing.T) {
+	e := newTimed(t, &sale.Limits{Customer: &sale.Limit{Rate: 1, PerSeconds: 2, Burst: 1}})
+	for i, wait := range []int64{1_999_999, 2_000_000} {
+		e.setNow(e.nowUs + 60_000_000)
+		customer := fmt.Sprintf("c-%d", i)
+		id := e.MustHold(customer, "BAG/main=1")
+		e.setNow(e.nowUs + wait)
+		a, err := e.Shard.Release(e.Ctx, id, nil, "test", "")
+		require.NoError(t, err)
+		require.Equal(t, sale.Released, a.Outcome)
+		kept := false
+		for _, key := range e.Redis.Keys(e.Ctx, "fg:{drop:0}:1:l:*").Val() {
+			kept = kept || e.Redis.HExists(e.Ctx, key, customer).Val()
+		}
+		require.Equal(t, i == 0, kept, "after %d us", wait)
 	}
 }
 

@@ -1,10 +1,10 @@
 -- release.lua: gives a hold back, all of it or all but what is kept, and offers it to who waits. Who
 -- waits leaves the line.
 --
--- Joins: shard, event, record, units, caps, allocation, waitlist, offer
+-- Joins: shard, event, record, units, caps, allocation, waitlist, offer, limits
 -- KEYS: SALE (read, write), STOCK (read, write), CUSTOMERS (read, write), DEADLINES (write),
 --       EVENTS (write), RECORDS (read, write), FINISHED (write), WAITLIST (read, write),
---       LINE (read, write), OFFERS (write)
+--       LINE (read, write), OFFERS (write), LIMITS (read, write)
 -- ARGV: 5 id     reservation
 --       6 keep   packed lines that stay held; '' gives everything back
 --       7 actor  who releases, for the ledger
@@ -18,7 +18,7 @@
 --   UNKNOWN_RESERVATION  there is none, or it is another customer's; without record
 --   ALREADY_CONFIRMED ALREADY_RELEASED ALREADY_CANCELLED EXPIRED
 --   and without record: MISSING RECOVERING
-local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups')
+local shard, closed = open_shard('waitlist', 'waiting', 'tiers', 'groups', 'limits_ms', 'limits_at')
 if not shard then
   return closed
 end
@@ -87,5 +87,8 @@ move_units(back, record.customer, -1, 0)
 save_record(shard, id, record)
 offer_lines(shard, back)
 save_units()
+if #left_arrivals > 0 then
+  keep_arrivals(shard, left_arrivals)
+end
 save_head(shard)
 return answer(shard, #left > 0 and 'REDUCED' or 'RELEASED', record)

@@ -1,7 +1,6 @@
 package lua
 
 import (
-	"fmt"
 	"strconv"
 	"testing"
 
@@ -50,7 +49,7 @@ func TestAppendAsks(t *testing.T) {
 		kinds := rapid.IntRange(1, MaxBatch).Draw(t, "kinds")
 		for i := range batch {
 			kind := rapid.IntRange(1, kinds).Draw(t, "kind")
-			batch[i].Tier, batch[i].Lines = fmt.Sprint(kind%3), []sale.Line{{SKU: "A", Qty: int64(kind)}}
+			batch[i].Tier, batch[i].Lines = strconv.Itoa(kind%3), []sale.Line{{SKU: "A", Qty: int64(kind)}}
 		}
 		args, asked := appendAsks([]any{"first"}, batch)
 		args = args[1:]

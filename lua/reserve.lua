@@ -63,9 +63,13 @@ end
 -- One read each for the records of all requests, their customers, SKUs and rate limits.
 local records = redis.call('HMGET', RECORDS, unpack(ARGV, ID + 1, ID + count))
 local counts = redis.call('HMGET', CUSTOMERS, unpack(ARGV, CUSTOMER + 1, CUSTOMER + count))
-local rules, generations
+local rules, generations, of_customer
 if limited then
   rules = parse_rules(shard.limits, {customer = CUSTOMER, ip = 10 + 2 * count, device = 10 + 3 * count})
+  for i = 1, #rules do
+    rules[i].in_row = rules[i].dimension == 'customer'
+    of_customer = rules[i].in_row and rules[i] or of_customer
+  end
   generations = find_generations(shard)
   read_arrivals(generations, rules, count)
 end
@@ -318,6 +322,12 @@ local function make_judge()
     if not limited then
       return take(n, id, customer, lines)
     end
+    local in_use = counts_of(customer)
+    if in_use[ARRIVAL] then
+      spend(customer, in_use[ARRIVAL])
+      in_use[ARRIVAL] = nil
+      recount(customer, in_use)
+    end
     local refused = judge_limits(shard, rules, n, 1)
     if refused then
       return 'LIMITED', refused, settle_limits(shard, rules, n, false)
@@ -388,11 +398,14 @@ for n = 1, count do
     end
     if level and limited then
       stands = spend_first(shard, rules, n)
+      if stands and of_customer and not lines.first_row then
+        lines.first_row = lines.first_units .. of_customer.first
+      end
     end
     if level and (stands or not limited) then
       level.held = level.held + qty
       first_units[first_size + 1] = customer
-      first_units[first_size + 2] = lines.first_units
+      first_units[first_size + 2] = lines.first_row or lines.first_units
       first_size = first_size + 2
       picked, entry = lines.picked, lines.entry
     end
@@ -456,7 +469,6 @@ if entry_count > 0 then
   if held_count > 0 then
     redis.call('ZADD', DEADLINES, deadline, ids or column(ID, 1))
   end
-  save_units()
   if shard.waiting_changed then
     save_queues(shard)
     -- Who joined a line while units are free, because those before want more, may be offered them by the next
@@ -478,6 +490,9 @@ if entry_count > 0 then
 end
 if limited then
   save_arrivals(shard, generations)
+end
+if entry_count > 0 or recounted[1] then -- without entries, rows whose arrival has gone to LIMITS
+  save_units()
 end
 
 reply[3] = shard.seq_text

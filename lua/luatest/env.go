@@ -286,6 +286,7 @@ func readAll(t testing.TB, ctx context.Context, rdb redis.UniversalClient, prefi
 
 func parseCounts(packed string) map[string]string {
 	counts := map[string]string{}
+	packed = packed[:strings.LastIndexByte(packed, ';')+1] // what follows is of limits
 	for len(packed) > 1 {
 		packed = packed[1:]
 		end := 0

@@ -114,7 +114,7 @@ func limitGenerations(t *testing.T, rdb redis.UniversalClient) {
 	const hour = 3_600_000
 	c := DemoConfig()
 	c.ClosesAt += 100 * hour
-	c.Limits = &sale.Limits{Customer: &sale.Limit{Rate: 1, PerSeconds: 3600, Burst: 1}}
+	c.Limits = &sale.Limits{IP: &sale.Limit{Rate: 1, PerSeconds: 3600, Burst: 1}}
 	e := NewEnv(t, rdb, c)
 	generations := func(want ...int64) {
 		t.Helper()
@@ -131,48 +131,48 @@ func limitGenerations(t *testing.T, rdb redis.UniversalClient) {
 			require.Greater(t, ttl, 2*time.Hour, "the time to live of %s", k)
 		}
 	}
-	try := func(customer string, want sale.Outcome) {
+	try := func(ip string, want sale.Outcome) {
 		t.Helper()
-		require.Equal(t, want, e.attempt(customer, "", "").Outcome)
+		require.Equal(t, want, e.attempt("of-"+ip, ip, "").Outcome)
 	}
 	// The clock of Redis, by which attempts come back, moves only by the time that the test takes.
-	try("c-1", sale.Held)
+	try("i-1", sale.Held)
 	generations(Base)
 	e.SetNow(Base + hour - 1)
-	try("c-2", sale.Held)
+	try("i-2", sale.Held)
 	generations(Base)
 	e.SetNow(Base + hour)
-	try("c-1", sale.RateLimited)
+	try("i-1", sale.RateLimited)
 	generations(Base)
-	try("c-3", sale.Held)
+	try("i-3", sale.Held)
 	generations(Base, Base+hour)
-	try("c-1", sale.RateLimited)
-	try("c-2", sale.RateLimited)
+	try("i-1", sale.RateLimited)
+	try("i-2", sale.RateLimited)
 	e.SetNow(Base + 2*hour + 7)
-	try("c-4", sale.Held)
+	try("i-4", sale.Held)
 	generations(Base+hour, Base+2*hour+7)
-	try("c-3", sale.RateLimited)
-	try("c-1", sale.Held) // over by the clock of the shard
+	try("i-3", sale.RateLimited)
+	try("i-1", sale.Held) // over by the clock of the shard
 
 	// A longer window keeps what there is for longer, a shorter one not for less than it was promised.
-	e.relimit(sale.Limits{Customer: &sale.Limit{Rate: 1, PerSeconds: 3 * 3600, Burst: 1}})
+	e.relimit(sale.Limits{IP: &sale.Limit{Rate: 1, PerSeconds: 3 * 3600, Burst: 1}})
 	e.SetNow(Base + 4*hour)
-	try("c-5", sale.Held)
-	try("c-3", sale.RateLimited)
+	try("i-5", sale.Held)
+	try("i-3", sale.RateLimited)
 	generations(Base+hour, Base+2*hour+7)
-	e.relimit(sale.Limits{Customer: &sale.Limit{Rate: 1, PerSeconds: 60, Burst: 1}})
+	e.relimit(sale.Limits{IP: &sale.Limit{Rate: 1, PerSeconds: 60, Burst: 1}})
 	e.SetNow(Base + 5*hour + 6)
-	try("c-6", sale.Held)
+	try("i-6", sale.Held)
 	generations(Base+hour, Base+2*hour+7)
 	e.SetNow(Base + 5*hour + 7)
-	try("c-7", sale.Held)
+	try("i-7", sale.Held)
 	generations(Base+2*hour+7, Base+5*hour+7)
-	try("c-5", sale.RateLimited)
+	try("i-5", sale.RateLimited)
 	e.SetNow(Base + 8*hour + 7)
-	try("c-8", sale.Held)
+	try("i-8", sale.Held)
 	generations(Base+5*hour+7, Base+8*hour+7)
 	e.SetNow(Base + 8*hour + 7 + 60_000)
-	try("c-9", sale.Held)
+	try("i-9", sale.Held)
 	generations(Base+8*hour+7, Base+8*hour+7+60_000)
 
 	// Nobody comes any more.
@@ -187,7 +187,7 @@ func limitGenerations(t *testing.T, rdb redis.UniversalClient) {
 	e.SetNow(Base + 8*hour + 7 + 60_000 + 120_000)
 	expire()
 	generations()
-	try("c-9", sale.Held)
+	try("i-9", sale.Held)
 	generations(Base + 8*hour + 7 + 180_000)
 }
 
@@ -220,5 +220,54 @@ func limitsForgotten(t *testing.T, rdb redis.UniversalClient) {
 	keys, err = rdb.Keys(e.Ctx, "fg:{drop:0}:1:*").Result()
 	require.NoError(t, err)
 	require.Empty(t, keys)
+	e.Books()
+}
+
+// What the first attempt of a customer spent is kept with the units that it got, and must not go with them.
+func limitsOutliveHolds(t *testing.T, rdb redis.UniversalClient) {
+	e := limitEnv(t, rdb, sale.Limits{Customer: limited(1), IP: limited(100)})
+	first := func(customer string) string {
+		t.Helper()
+		require.Equal(t, sale.Held, e.attempt(customer, "i-of-"+customer, "").Outcome)
+		row, err := rdb.HGet(e.Ctx, e.key("customers"), customer).Result()
+		require.NoError(t, err)
+		require.Regexp(t, `^;BAG=1;\d{16}$`, row)
+		return fmt.Sprintf("attempt-%d", e.n)
+	}
+	refused := func(customer string) {
+		t.Helper()
+		for range 2 {
+			require.Equal(t, sale.RateLimited, e.attempt(customer, "i-1", "").Outcome)
+		}
+	}
+	first("c-stays")
+	refused("c-stays")
+
+	id := first("c-releases")
+	e.release(id, sale.Released)
+	refused("c-releases")
+
+	id = first("c-cancels")
+	e.confirm(id, sale.Confirmed)
+	a, err := e.Shard.Cancel(e.Ctx, id, true, "", "test")
+	require.NoError(t, err)
+	require.Equal(t, sale.Cancelled, a.Outcome)
+	refused("c-cancels")
+
+	first("c-expires")
+	e.SetNow(Base + 10_000)
+	require.Positive(t, e.expire().Expired)
+	refused("c-expires")
+
+	// Two in one call: the second sees what the first spent.
+	twice := []lua.ReserveRequest{e.Request("twice-001", "c-twice", "BAG/=1"), e.Request("twice-002", "c-twice", "BAG/=1")}
+	twice[0].IP, twice[1].IP = "i-twice-1", "i-twice-2"
+	answers, err := e.Shard.Reserve(e.Ctx, twice)
+	require.NoError(t, err)
+	require.Equal(t, sale.Held, answers[0].Outcome)
+	require.Equal(t, sale.RateLimited, answers[1].Outcome)
+	e.release("twice-001", sale.Released)
+	refused("c-twice")
+
 	e.Books()
 }

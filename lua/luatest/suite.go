@@ -53,6 +53,7 @@ var Suite = []struct {
 	{"hostile names share no limit", limitsOfHostileNames},
 	{"limits live for two generations", limitGenerations},
 	{"a rebuild forgets limits", limitsForgotten},
+	{"a limit outlives what it let through", limitsOutliveHolds},
 	{"hostile names stay in their slot", hostileNames},
 	{"a clock that steps back stands still", clockBack},
 	{"a clock that jumps ahead closes the shard", clockAhead},

@@ -121,7 +121,7 @@ end
 local function in_use_of(group, counts)
   local in_use = 0
   for sku, units in pairs(counts) do
-    if sku ~= TOTAL and sku ~= CHANGED then
+    if type(sku) == 'string' then
       for _, one in ipairs(groups_of(sku)) do
         if one == group then
           in_use = in_use + units

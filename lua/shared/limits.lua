@@ -5,6 +5,9 @@
 -- now is the time of Redis as it is, not the shard's: if it steps back, an arrival is cut to a burst
 -- ahead and that is kept, so that nobody is locked out for longer than one interval.
 --
+-- The arrival of a customer's first attempt, if that was held, is in the row of what the customer has
+-- (units.lua), and goes to LIMITS with the second attempt or when the row goes: a hold mostly has no second.
+--
 -- Rules      "<dimension>,<interval us>,<burst>,<mode>;...", as sale.Rules.Pack writes them
 -- LIMITS     + generation: hash, field (limitField of limit.go) -> arrival in us. Only the current
 --            generation is written, and that before it is read. When it is older than every window, all
@@ -25,7 +28,7 @@ local function parse_rules(packed, places)
   for dimension, interval, burst, mode in string.gmatch(packed, '(%a+),(%d+),(%d+),(%a+);') do
     interval, burst = tonumber(interval), tonumber(burst)
     rules[#rules + 1] = {
-      dimension = dimension, place = places[dimension], interval = interval, burst = burst,
+      dimension = dimension, place = places[dimension], in_row = false, interval = interval, burst = burst,
       window = interval * burst, shadow = mode == 'shadow', arrivals = {}, first = false,
     }
   end
@@ -111,7 +114,7 @@ end
 
 -- Spends for an attempt that is the first of all that it is counted by, in this call too, as most of a drop
 -- are: all of them stand alike. Returns where it stands then, or nothing when it is to be judged as others
--- are. What it writes is not in spent.
+-- are. What it writes is not in spent, and a rule that is in_row is left to the row of the customer.
 local first_standing
 local function spend_first(shard, rules, n)
   local count = #rules
@@ -136,9 +139,11 @@ local function spend_first(shard, rules, n)
   local size = write_count
   for i = 1, count do
     local rule = rules[i]
-    writes[size + 1] = ARGV[rule.place + n]
-    writes[size + 2] = rule.first
-    size = size + 2
+    if not rule.in_row then
+      writes[size + 1] = ARGV[rule.place + n]
+      writes[size + 2] = rule.first
+      size = size + 2
+    end
   end
   write_count = size
   return first_standing
@@ -200,6 +205,20 @@ local function save_arrivals(shard, at)
   end
   redis.call('HSET', SALE, 'limits_at',
     current .. ',' .. whole(at.window) .. ',' .. before .. ',' .. whole(before_ms))
+end
+
+-- Keeps the arrivals of customers whose rows are gone, customer and arrival in turn.
+local function keep_arrivals(shard, list)
+  if (tonumber(shard.limits_ms) or 0) == 0 then
+    return
+  end
+  for i = 1, #list, 2 do
+    if tonumber(list[i + 1]) > shard.now_us then
+      writes[write_count + 1], writes[write_count + 2] = list[i], list[i + 1]
+      write_count = write_count + 2
+    end
+  end
+  save_arrivals(shard, find_generations(shard))
 end
 
 -- Unlinks the generations of a sale whose attempts have ended; left to their time to live, Redis

@@ -3,7 +3,8 @@
 --
 -- STOCK      SKU -> "<cap>,<low_at>|<location>:<on_hand>,<safety>,<held>,<sold>;..." in the order
 --            of the sale's list.
--- CUSTOMERS  customer -> ";<SKU>=<units>;<SKU>=<units>;" of units held and sold; gone at zero.
+-- CUSTOMERS  customer -> ";<SKU>=<units>;<SKU>=<units>;" of units held and sold, and then where the limit of
+--            the customer stands after its first attempt (limits.lua), if that got them; gone at zero.
 -- Lines      "<SKU>/<location>=<qty>;..."; in a request the location may be empty.
 -- The grammar of SKU and location keeps , | : ; = and / out of them.
 local stock = {}
@@ -104,12 +105,14 @@ local function available(level)
 end
 
 -- Counts are a table by SKU, which is text; what else they know is under these numbers.
-local TOTAL, CHANGED = 1, 2
+local TOTAL, CHANGED, ARRIVAL = 1, 2, 3
 -- Of all who have no units, most of a batch: never changed.
 local NONE_YET = {0}
 -- What save_units writes: first units as customer and packed text in turn, and after them the counts of
 -- others, and of those whose first units were not their last.
 local first_units, first_size, recounted = {}, 0, {}
+-- What those whose row is gone had in it of their limits: customer and arrival in turn.
+local left_arrivals = {}
 
 local function parse_counts(packed)
   if not packed then
@@ -120,20 +123,21 @@ local function parse_counts(packed)
     counts[sku] = tonumber(units)
     counts[TOTAL] = counts[TOTAL] + counts[sku]
   end
+  counts[ARRIVAL] = string.match(packed, ';(%d+)$')
   return counts
 end
 
 local function pack_counts(counts)
   local parts = {}
   for sku, units in pairs(counts) do
-    if sku ~= TOTAL and sku ~= CHANGED and units > 0 then
+    if type(sku) == 'string' and units > 0 then
       parts[#parts + 1] = sku .. '=' .. whole(units)
     end
   end
   if #parts > 1 then
     table.sort(parts)
   end
-  return #parts > 0 and ';' .. table.concat(parts, ';') .. ';'
+  return #parts > 0 and ';' .. table.concat(parts, ';') .. ';' .. (counts[ARRIVAL] or '')
 end
 
 local function counts_of(customer)
@@ -175,6 +179,14 @@ local function read_items(skus)
   end
 end
 
+-- Has save_units write what a customer has.
+local function recount(customer, counts)
+  if not counts[CHANGED] then
+    counts[CHANGED] = true
+    recounted[#recounted + 1] = customer
+  end
+end
+
 -- Moves every line's units by held and sold (-1, 0 or 1 each) and the customer's counts by both. Lines that
 -- are parsed once for many requests are packed once as first units, too.
 local function move_units(lines, customer, held, sold)
@@ -193,10 +205,7 @@ local function move_units(lines, customer, held, sold)
   local counts = counts_of(customer)
   if counts ~= NONE_YET then
     add_units(counts, lines, change)
-    if not counts[CHANGED] then
-      counts[CHANGED] = true
-      recounted[#recounted + 1] = customer
-    end
+    recount(customer, counts)
   elseif change > 0 then
     lines.first_units = lines.first_units or pack_counts(add_units({0}, lines, change))
     give_first(customer, lines.first_units)
@@ -223,6 +232,10 @@ local function save_units()
       n = n + 2
     else
       gone[#gone + 1] = customer
+      local n_left, arrival = #left_arrivals, customers[customer][ARRIVAL]
+      if arrival then
+        left_arrivals[n_left + 1], left_arrivals[n_left + 2] = customer, arrival
+      end
     end
   end
   call_in_chunks('HSET', CUSTOMERS, set)
