@@ -325,6 +325,23 @@ func TestArrivalsThatAreOverAreNotKept(t *testing.T) {
 	}
 }
 
+// TestKeptArrivalsOutliveIdleGenerations: while all attempts are first ones the generations stand still, and are dropped
+// as idle by the very call that keeps an arrival.
+func TestKeptArrivalsOutliveIdleGenerations(t *testing.T) {
+	const hour = 3_600_000_000
+	e := newTimed(t, &sale.Limits{Customer: &sale.Limit{Rate: 1, PerSeconds: 3600, Burst: 1}})
+	require.NoError(t, e.Redis.HSet(e.Ctx, e.SaleKey(), "hold_ms", 10_000).Err())
+	e.MustHold("c-1", "BAG/main=1")
+	require.Equal(t, sale.RateLimited, e.Reserve("again-001", "c-1", "BAG/main=1").Outcome)
+	e.setNow(e.nowUs + 2*hour)
+	e.MustHold("c-2", "BAG/main=1")
+	e.setNow(e.nowUs + 10_000_000)
+	x, err := e.Shard.Expire(e.Ctx, lua.MaxBatch)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, x.Expired)
+	require.Equal(t, sale.RateLimited, e.Reserve("again-002", "c-2", "BAG/main=1").Outcome)
+}
+
 // TestClockBackLocksOutForOneInterval guards that somebody who had spent a whole burst when the clock of
 // Redis stepped back waits for one interval, not for the step.
 func TestClockBackLocksOutForOneInterval(t *testing.T) {

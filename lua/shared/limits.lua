@@ -203,8 +203,8 @@ local function save_arrivals(shard, at)
   if dead and dead ~= '0' then
     redis.call('UNLINK', LIMITS .. dead)
   end
-  redis.call('HSET', SALE, 'limits_at',
-    current .. ',' .. whole(at.window) .. ',' .. before .. ',' .. whole(before_ms))
+  shard.limits_at = current .. ',' .. whole(at.window) .. ',' .. before .. ',' .. whole(before_ms)
+  redis.call('HSET', SALE, 'limits_at', shard.limits_at)
 end
 
 -- Keeps the arrivals of customers whose rows are gone, customer and arrival in turn.
