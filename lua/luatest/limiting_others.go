@@ -259,6 +259,15 @@ func limitsOutliveHolds(t *testing.T, rdb redis.UniversalClient) {
 	require.Positive(t, e.expire().Expired)
 	refused("c-expires")
 
+	// What stays of a hold keeps it.
+	e.n++
+	reduced := e.ask(fmt.Sprintf("attempt-%d", e.n), "c-reduces", "BAG/=2", func(q *lua.ReserveRequest) { q.IP = "i-reduces" })
+	require.Equal(t, sale.Held, reduced.Outcome)
+	a, err = e.Shard.Release(e.Ctx, reduced.Reservation.ID, []sale.Line{{SKU: "BAG", Location: "main", Qty: 1}}, "test", "")
+	require.NoError(t, err)
+	require.Equal(t, sale.Reduced, a.Outcome)
+	refused("c-reduces")
+
 	// Two in one call: the second sees what the first spent.
 	twice := []lua.ReserveRequest{e.Request("twice-001", "c-twice", "BAG/=1"), e.Request("twice-002", "c-twice", "BAG/=1")}
 	twice[0].IP, twice[1].IP = "i-twice-1", "i-twice-2"

@@ -308,6 +308,32 @@ func batchSeesItself(t *testing.T, rdb redis.UniversalClient) {
 	e.Books()
 }
 
+// forgottenIDs guards that a record counts only as long as it is promised to be kept, cleared away or not.
+func forgottenIDs(t *testing.T, rdb redis.UniversalClient) {
+	e := NewEnv(t, rdb, DemoConfig())
+	brief := lua.New(rdb, lua.Options{MaxClockStepMs: 1 << 50, RecordMs: 5000}).Shard("drop", 0)
+	reserve := func(customers ...string) []sale.Outcome {
+		t.Helper()
+		batch := make([]lua.ReserveRequest, len(customers))
+		for i, c := range customers {
+			batch[i] = e.Request("again-001", c, "BAG/=1")
+		}
+		answers, err := brief.Reserve(e.Ctx, batch)
+		require.NoError(t, err)
+		got := make([]sale.Outcome, len(answers))
+		for i, a := range answers {
+			got[i] = a.Outcome
+		}
+		return got
+	}
+	require.Equal(t, []sale.Outcome{sale.Held}, reserve("c-1"))
+	e.release("again-001", sale.Released)
+	e.SetNow(Base + 4999)
+	require.Equal(t, []sale.Outcome{sale.AlreadyReleased, sale.IDReused}, reserve("c-1", "c-2"))
+	e.SetNow(Base + 5000)
+	require.Equal(t, []sale.Outcome{sale.Held, sale.Replay, sale.IDReused}, reserve("c-2", "c-2", "c-1"))
+}
+
 // largestBatch guards that no number of SKUs is too much for one command: what fails after the first
 // write would leave half a batch.
 func largestBatch(t *testing.T, rdb redis.UniversalClient) {

@@ -77,6 +77,29 @@ func (e *Env) expire() lua.Expiry {
 	return x
 }
 
+// heldAroundWaiters guards that all holds of a batch have their deadline, whatever was between them.
+func heldAroundWaiters(t *testing.T, rdb redis.UniversalClient) {
+	e := NewEnv(t, rdb, lineConfig())
+	e.MustHold("c-1", "ONE/=1")
+	var batch []lua.ReserveRequest
+	for i, packed := range []string{"BAG/=1", "BAG/leipzig=1", "ONE/=1", "BAG/=1", "ONE/=1", "TWO/=1"} {
+		batch = append(batch, e.Request(fmt.Sprintf("around-%d", i), fmt.Sprintf("c-around-%d", i), packed))
+	}
+	answers, err := e.Shard.Reserve(e.Ctx, batch)
+	require.NoError(t, err)
+	for i, a := range answers {
+		want := sale.Held
+		if i == 2 || i == 4 {
+			want = sale.Waitlisted
+		}
+		require.Equal(t, want, a.Outcome, i)
+	}
+	e.Books() // compares records, events and deadlines too
+	e.SetNow(Base + 10_000)
+	require.EqualValues(t, 5, e.expire().Expired)
+	e.Books()
+}
+
 func waitlisting(t *testing.T, rdb redis.UniversalClient) {
 	e := NewEnv(t, rdb, lineConfig())
 	first := e.MustHold("c-1", "ONE/=1")
