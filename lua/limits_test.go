@@ -338,7 +338,7 @@ func TestKeptArrivalsOutliveIdleGenerations(t *testing.T) {
 	e.setNow(e.nowUs + 10_000_000)
 	x, err := e.Shard.Expire(e.Ctx, lua.MaxBatch)
 	require.NoError(t, err)
-	require.EqualValues(t, 2, x.Expired)
+	require.Equal(t, 2, x.Expired)
 	require.Equal(t, sale.RateLimited, e.Reserve("again-002", "c-2", "BAG/main=1").Outcome)
 }
 

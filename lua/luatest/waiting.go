@@ -96,7 +96,7 @@ func heldAroundWaiters(t *testing.T, rdb redis.UniversalClient) {
 	}
 	e.Books() // compares records, events and deadlines too
 	e.SetNow(Base + 10_000)
-	require.EqualValues(t, 5, e.expire().Expired)
+	require.Equal(t, 5, e.expire().Expired)
 	e.Books()
 }
 
