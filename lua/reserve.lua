@@ -72,6 +72,7 @@ if limited then
   end
   generations = find_generations(shard)
   read_arrivals(generations, rules, count)
+  find_firsts(shard, rules, count)
 end
 -- What the requests ask for, taken apart: lines, which also know their packed form, the actor and the tier.
 local asks = {}
@@ -181,6 +182,9 @@ local function make_judge()
     end
     for i = units_seen + 1, first_size, 2 do
       customers[first_units[i]] = first_units[i + 1]
+    end
+    if limited then
+      write_firsts(rules)
     end
     for i = spent_seen + 1, write_count, 2 do
       spent[writes[i]] = writes[i + 1]
@@ -367,6 +371,7 @@ local function place_one(lines)
   if not level or available(level) < qty then
     return nil
   end
+  lines.first_row = of_customer and lines.first_units .. of_customer.first or lines.first_units
   item.changed = true
   lines.level = (lines.named or shard.allocation == 'priority') and level
   return level
@@ -391,23 +396,23 @@ for n = 1, count do
     lines = asks[byte(asked, n) + 1]
   end
   if ordinary and not records[n] and not counts[n] and not lines.caps
-    and (repeats == '' or byte(repeats, n) == NO_REPEAT) and (not grouped or lines.first_allowed) then
+    and (repeats == '' or byte(repeats, n) == NO_REPEAT) and (not grouped or lines.first_allowed)
+    and not (others and others[n]) then
     local level, qty = lines.level, lines.qty
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       level = place_one(lines)
     end
-    if level and limited then
-      stands = spend_first(shard, rules, n)
-      if stands and of_customer and not lines.first_row then
-        lines.first_row = lines.first_units .. of_customer.first
-      end
-    end
-    if level and (stands or not limited) then
+    if level then
       level.held = level.held + qty
       first_units[first_size + 1] = customer
-      first_units[first_size + 2] = lines.first_row or lines.first_units
+      first_units[first_size + 2] = lines.first_row
       first_size = first_size + 2
       picked, entry = lines.picked, lines.entry
+      if limited then
+        stands = first_standing
+        first_count = first_count + 1
+        firsts[first_count] = n
+      end
     end
   end
   if not picked then
@@ -489,6 +494,7 @@ if entry_count > 0 then
   save_head(shard)
 end
 if limited then
+  write_firsts(rules)
   save_arrivals(shard, generations)
 end
 if entry_count > 0 or recounted[1] then -- without entries, rows whose arrival has gone to LIMITS

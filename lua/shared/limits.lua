@@ -112,41 +112,45 @@ local function judge_limits(shard, rules, n, cost)
   return dimension and dimension .. '\n' .. (longest < math.huge and whole(longest) or '0')
 end
 
--- Spends for an attempt that is the first of all that it is counted by, in this call too, as most of a drop
--- are: all of them stand alike. Returns where it stands then, or nothing when it is to be judged as others
--- are. What it writes is not in spent, and a rule that is in_row is left to the row of the customer.
-local first_standing
-local function spend_first(shard, rules, n)
-  local count = #rules
-  for i = 1, count do
+-- Most attempts of a drop are the first of all that they are counted by, and stand alike. Those that are not,
+-- for what was before this call, are in others, nil when there are none; of those that are, reserve.lua notes
+-- the numbers when it spends for them.
+local first_standing, others
+local firsts, first_count, firsts_written = {}, 0, 0
+
+local function find_firsts(shard, rules, count)
+  local texts = {}
+  for i = 1, #rules do
     local rule = rules[i]
-    if rule.arrivals[n] or ARGV[rule.place + n] == '' then
-      return nil
-    end
-  end
-  if not first_standing then
-    local texts = {}
-    for i = 1, count do
-      local rule = rules[i]
-      if rule.burst < 1 then
-        return nil
+    local arrivals, place = rule.arrivals, rule.place
+    rule.first = whole(shard.now_us + rule.interval)
+    texts[i] = rule.first
+    for n = 1, count do
+      if arrivals[n] or ARGV[place + n] == '' then
+        others = others or {}
+        others[n] = true
       end
-      rule.first = whole(shard.now_us + rule.interval)
-      texts[i] = rule.first
     end
-    first_standing = table.concat(texts, ' ')
   end
-  local size = write_count
-  for i = 1, count do
+  first_standing = table.concat(texts, ' ')
+end
+
+-- Writes what first ones spent, since it was last called. A rule that is in_row is left to the row of the
+-- customer.
+local function write_firsts(rules)
+  for i = 1, #rules do
     local rule = rules[i]
     if not rule.in_row then
-      writes[size + 1] = ARGV[rule.place + n]
-      writes[size + 2] = rule.first
-      size = size + 2
+      local place, first, size = rule.place, rule.first, write_count
+      for k = firsts_written + 1, first_count do
+        writes[size + 1] = ARGV[place + firsts[k]]
+        writes[size + 2] = first
+        size = size + 2
+      end
+      write_count = size
     end
   end
-  write_count = size
-  return first_standing
+  firsts_written = first_count
 end
 
 -- Tells where the attempt that was judged last stands, and spends for it first if it passed; a rule
