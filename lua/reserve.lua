@@ -476,17 +476,7 @@ if entry_count > 0 then
   end
   if shard.waiting_changed then
     save_queues(shard)
-    -- Who joined a line while units are free, because those before want more, may be offered them by the next
-    -- sweep.
-    for sku, queue in pairs(queues) do
-      local free = 0
-      for _, level in pairs(#queue.joined > 0 and levels_of(stock[sku]) or {}) do
-        free = math.max(free, available(level))
-      end
-      if free > 0 then
-        redis.call('ZADD', OFFERS, shard.now_text, sku)
-      end
-    end
+    note_joined(shard)
   end
   if roomed then
     save_admissions(shard)

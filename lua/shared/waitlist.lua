@@ -76,6 +76,20 @@ local function save_queues(shard)
   redis.call('HSET', SALE, 'waiting', shard.waiting > 0 and whole(shard.waiting) or '')
 end
 
+-- Notes in OFFERS the lines that were joined while units are free, because those before want more: the next
+-- sweep looks whether they fit.
+local function note_joined(shard)
+  for sku, queue in pairs(queues) do
+    local free = 0
+    for _, level in pairs(#queue.joined > 0 and levels_of(stock[sku]) or {}) do
+      free = math.max(free, available(level))
+    end
+    if free > 0 then
+      redis.call('ZADD', OFFERS, shard.now_text, sku)
+    end
+  end
+end
+
 -- How many are before a request in the longest of its lines.
 local function ahead_of(id, lines)
   local most = 0
