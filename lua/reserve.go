@@ -143,18 +143,6 @@ func (s *Shard) reserveArgs(batch []ReserveRequest, origins bool) []any {
 	return args
 }
 
-// repeatsOf marks the requests that share something that is counted by with one before them; "" when none does.
-func repeatsOf(batch []ReserveRequest, origins bool) []byte {
-	r := repeats{seed: repeatsSeed}
-	r.add(len(batch), func(i int) string { return batch[i].ID })
-	r.add(len(batch), func(i int) string { return batch[i].Customer })
-	if origins {
-		r.add(len(batch), func(i int) string { return batch[i].IP })
-		r.add(len(batch), func(i int) string { return batch[i].Device })
-	}
-	return r.marks
-}
-
 // appendAsks appends what is asked for, each once, and returns which of them each request asks for; nothing when all
 // ask for the same, as in a drop most do.
 func appendAsks(args []any, batch []ReserveRequest) (all []any, asked []byte) {

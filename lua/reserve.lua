@@ -66,13 +66,9 @@ local counts = redis.call('HMGET', CUSTOMERS, unpack(ARGV, CUSTOMER + 1, CUSTOME
 local rules, generations, of_customer
 if limited then
   rules = parse_rules(shard.limits, {customer = CUSTOMER, ip = 10 + 2 * count, device = 10 + 3 * count})
-  for i = 1, #rules do
-    rules[i].in_row = rules[i].dimension == 'customer'
-    of_customer = rules[i].in_row and rules[i] or of_customer
-  end
   generations = find_generations(shard)
   read_arrivals(generations, rules, count)
-  find_firsts(shard, rules, count)
+  of_customer = find_firsts(shard, rules, count)
 end
 -- What the requests ask for, taken apart: lines, which also know their packed form, the actor and the tier.
 local asks = {}
@@ -327,21 +323,23 @@ local function make_judge()
       return take(n, id, customer, lines)
     end
     local in_use = counts_of(customer)
-    if in_use[ARRIVAL] then
-      spend(customer, in_use[ARRIVAL])
+    local arrival = in_use[ARRIVAL]
+    if arrival then
+      spent[customer] = arrival
+    end
+    local detail, stands
+    local refused = judge_limits(shard, rules, n, 1)
+    if refused then
+      outcome, detail, stands = 'LIMITED', refused, settle_limits(shard, rules, n, false)
+    else
+      outcome, detail = take(n, id, customer, lines)
+      stands = outcome ~= 'AGAIN' and settle_limits(shard, rules, n, true) or nil
+    end
+    if arrival and spent[customer] ~= arrival then -- it goes on in LIMITS
       in_use[ARRIVAL] = nil
       recount(customer, in_use)
     end
-    local refused = judge_limits(shard, rules, n, 1)
-    if refused then
-      return 'LIMITED', refused, settle_limits(shard, rules, n, false)
-    end
-    local detail
-    outcome, detail = take(n, id, customer, lines)
-    if outcome == 'AGAIN' then
-      return outcome, detail
-    end
-    return outcome, detail, settle_limits(shard, rules, n, true)
+    return outcome, detail, stands
   end
 end
 
@@ -397,7 +395,7 @@ for n = 1, count do
   end
   if ordinary and not records[n] and not counts[n] and not lines.caps
     and (repeats == '' or byte(repeats, n) == NO_REPEAT) and (not grouped or lines.first_allowed)
-    and not (others and others[n]) then
+    and not (not_first and not_first[n]) then
     local level, qty = lines.level, lines.qty
     if not level or level.on_hand - level.safety - level.held - level.sold < qty then
       level = place_one(lines)
@@ -487,7 +485,7 @@ if limited then
   write_firsts(rules)
   save_arrivals(shard, generations)
 end
-if entry_count > 0 or recounted[1] then -- without entries, rows whose arrival has gone to LIMITS
+if entry_count > 0 or recounted[1] then -- without entries, rows whose arrival goes on in LIMITS
   save_units()
 end
 

@@ -241,7 +241,9 @@ func limitsOutliveHolds(t *testing.T, rdb redis.UniversalClient) {
 		}
 	}
 	first("c-stays")
+	row := rdb.HGet(e.Ctx, e.key("customers"), "c-stays").Val()
 	refused("c-stays")
+	require.Equal(t, row, rdb.HGet(e.Ctx, e.key("customers"), "c-stays").Val(), "a refusal by limits writes nothing")
 
 	id := first("c-releases")
 	e.release(id, sale.Released)

@@ -6,7 +6,7 @@
 -- ahead and that is kept, so that nobody is locked out for longer than one interval.
 --
 -- The arrival of a customer's first attempt, if that was held, is in the row of what the customer has
--- (units.lua), and goes to LIMITS with the second attempt or when the row goes: a hold mostly has no second.
+-- (units.lua), and goes on in LIMITS with the next that spends, or when the row goes: mostly there is none.
 --
 -- Rules      "<dimension>,<interval us>,<burst>,<mode>;...", as sale.Rules.Pack writes them
 -- LIMITS     + generation: hash, field (limitField of limit.go) -> arrival in us. Only the current
@@ -113,26 +113,31 @@ local function judge_limits(shard, rules, n, cost)
 end
 
 -- Most attempts of a drop are the first of all that they are counted by, and stand alike. Those that are not,
--- for what was before this call, are in others, nil when there are none; of those that are, reserve.lua notes
--- the numbers when it spends for them.
-local first_standing, others
+-- for what was before this call, are in not_first, nil when there are none; of those that are, reserve.lua
+-- notes the numbers when it spends for them.
+local first_standing, not_first
 local firsts, first_count, firsts_written = {}, 0, 0
 
+-- Returns the rule of customers, if there is one: what first ones spend of it is in their rows.
 local function find_firsts(shard, rules, count)
-  local texts = {}
+  local texts, of_customer = {}, nil
   for i = 1, #rules do
     local rule = rules[i]
     local arrivals, place = rule.arrivals, rule.place
     rule.first = whole(shard.now_us + rule.interval)
     texts[i] = rule.first
+    if rule.dimension == 'customer' then
+      rule.in_row, of_customer = true, rule
+    end
     for n = 1, count do
       if arrivals[n] or ARGV[place + n] == '' then
-        others = others or {}
-        others[n] = true
+        not_first = not_first or {}
+        not_first[n] = true
       end
     end
   end
   first_standing = table.concat(texts, ' ')
+  return of_customer
 end
 
 -- Writes what first ones spent, since it was last called. A rule that is in_row is left to the row of the
