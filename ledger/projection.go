@@ -256,6 +256,15 @@ func comparePlaces(a, b sale.Place) int {
 	return strings.Compare(a.Location, b.Location)
 }
 
+// FinishedList is the list of finished states as SQL has it.
+func FinishedList() string {
+	quoted := make([]string, len(sale.FinishedStates))
+	for i, state := range sale.FinishedStates {
+		quoted[i] = "'" + string(state) + "'"
+	}
+	return strings.Join(quoted, ", ")
+}
+
 // HeldTwice is the error of a batch that makes a reservation which an earlier batch has not finished.
 func HeldTwice(events []sale.Event, id string) error {
 	i := max(0, slices.IndexFunc(events, func(e sale.Event) bool { return e.Reservation == id }))

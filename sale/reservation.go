@@ -3,6 +3,7 @@ package sale
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,11 +23,12 @@ const (
 	StateLeft      State = "left"    // no longer in line, and was offered nothing
 )
 
-// Finished tells whether nothing can happen to the reservation any more: its units went back and
-// its record expires record_seconds later.
-func (s State) Finished() bool {
-	return s == StateReleased || s == StateExpired || s == StateCancelled || s == StateLeft
-}
+// FinishedStates are those in which nothing can happen to a reservation any more: its units went back, and its
+// record expires record_seconds later.
+var FinishedStates = []State{StateReleased, StateExpired, StateCancelled, StateLeft}
+
+// Finished tells whether the state is one of FinishedStates.
+func (s State) Finished() bool { return slices.Contains(FinishedStates, s) }
 
 // Reservation is what a customer asked to have kept. Times are ms since 1970 on the clock of
 // Redis. (Seq, Mark) name its last event.

@@ -254,6 +254,31 @@ func testIDReuse(t *testing.T, target Target) {
 	RequireEqual(t, l, g.Books)
 	Append(t, l, []sale.Event{g.heldEvent("again-and-again", "c", line, 0), released(), g.heldEvent("again-and-again", "c", line, 0)})
 	RequireEqual(t, l, g.Books)
+	Append(t, l, []sale.Event{released()})
+	// However it finished, a hold or a place in line may come after it, in a later batch.
+	is := func(kind sale.EventType, d any) sale.Event {
+		return sale.Event{Type: kind, Reservation: "again-and-again", Customer: "c", Lines: line, Data: data(d)}
+	}
+	until := g.nowMs + 1000
+	held := is(sale.EventHeld, sale.HeldData{Fingerprint: "f", DeadlineMs: until})
+	waits, left := is(sale.EventWaitlisted, sale.WaitlistedData{}), is(sale.EventLeft, sale.LeftData{})
+	for _, e := range []sale.Event{
+		waits, left,
+		waits, left,
+		held, is(sale.EventReleased, nil),
+		waits, is(sale.EventOffered, sale.OfferedData{DeadlineMs: until}), is(sale.EventConfirmed, nil),
+		is(sale.EventCancelled, sale.CancelledData{Restock: true}),
+		waits, left,
+		held, is(sale.EventExpired, nil),
+		waits, left,
+		held,
+	} {
+		if e.Type == sale.EventExpired {
+			g.nowMs = until
+		}
+		Append(t, l, []sale.Event{g.emit(e)})
+		RequireEqual(t, l, g.Books)
+	}
 }
 
 func testHostile(t *testing.T, target Target) {

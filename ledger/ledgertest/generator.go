@@ -13,8 +13,11 @@ import (
 // startMs is the time of a generator's first event.
 const startMs = 1_790_000_000_000
 
-// mostLive bounds the live holds of Next, so that stock lasts and ids come back.
-const mostLive = 400
+// mostLive and mostWaiting bound the live holds and the waiting of Next, so that stock lasts and ids come back.
+const (
+	mostLive    = 400
+	mostWaiting = 40
+)
 
 // Generator makes valid events of one shard from a seed: each follows the last and is allowed by
 // Books, which holds the fold of all of them. It is not safe for concurrent use.
@@ -23,9 +26,9 @@ type Generator struct {
 	rnd   *rand.Rand
 	nowMs int64
 	// Ids by what may happen to them, in no order; queue is the order of Drop.
-	live, confirmed, finished []string
-	queue                     []string
-	count                     int
+	live, waiting, confirmed, finished []string
+	queue                              []string
+	count                              int
 }
 
 // NewGenerator makes a generator for shard 0 of a sale. Its first event is sale_created.
@@ -59,6 +62,10 @@ func (g *Generator) Next() sale.Event {
 		return g.adjusted()
 	case p < 90 && len(g.confirmed) > 0:
 		return g.cancelled()
+	case p < 110 && len(g.waiting) < mostWaiting:
+		return g.waitlisted()
+	case p < 140 && len(g.waiting) > 0:
+		return g.decided()
 	case p < 500 && len(g.live) > 0 || len(g.live) >= mostLive:
 		return g.moved()
 	default:
@@ -113,11 +120,15 @@ func (g *Generator) emit(e sale.Event) sale.Event {
 	return e
 }
 
-func (g *Generator) held() sale.Event {
-	id := fmt.Sprintf("r-%d-%s", g.count, g.hostile())
+// id is a new one, or one whose record expired and which is used again.
+func (g *Generator) id() string {
 	if len(g.finished) > 0 && g.rnd.IntN(10) == 0 {
-		id = take(g, &g.finished) // its record expired, and the id is used again
+		return take(g, &g.finished)
 	}
+	return fmt.Sprintf("r-%d-%s", g.count, g.hostile())
+}
+
+func (g *Generator) held() sale.Event {
 	var lines []sale.Line
 	for range 1 + g.rnd.IntN(3) {
 		p := g.place()
@@ -129,9 +140,66 @@ func (g *Generator) held() sale.Event {
 	if len(lines) == 0 {
 		return g.adjusted()
 	}
-	e := g.heldEvent(id, "customer "+g.hostile(), lines, g.rnd.Int64N(30_000))
-	g.live = append(g.live, id)
+	e := g.heldEvent(g.id(), "customer "+g.hostile(), lines, g.rnd.Int64N(30_000))
+	g.live = append(g.live, e.Reservation)
 	return e
+}
+
+// waitlisted puts somebody in line, with and without a location, whatever there is.
+func (g *Generator) waitlisted() sale.Event {
+	var lines []sale.Line
+	for range 1 + g.rnd.IntN(2) {
+		p := g.place()
+		if g.rnd.IntN(2) == 0 {
+			p.Location = ""
+		}
+		if !slices.ContainsFunc(lines, func(l sale.Line) bool { return l.SKU == p.SKU }) {
+			lines = append(lines, sale.Line{SKU: p.SKU, Location: p.Location, Qty: 1 + g.rnd.Int64N(3)})
+		}
+	}
+	customer := "customer " + g.hostile()
+	e := g.emit(sale.Event{
+		Type: sale.EventWaitlisted, Reservation: g.id(), Customer: customer, Lines: lines, Actor: "storefront",
+		Ref:  []string{"", "gold"}[g.rnd.IntN(2)],
+		Data: data(sale.WaitlistedData{Fingerprint: sale.Fingerprint(g.Books.Sale, customer, lines)}),
+	})
+	g.waiting = append(g.waiting, e.Reservation)
+	return e
+}
+
+// decided ends the wait of anybody: offered where there is enough, else they leave.
+func (g *Generator) decided() sale.Event {
+	r := g.Books.Reservations[take(g, &g.waiting)]
+	e := sale.Event{Reservation: r.ID, Customer: r.Customer, Lines: g.served(r.Lines)}
+	if len(e.Lines) == 0 || g.rnd.IntN(4) == 0 {
+		e.Type, e.Lines, e.Actor = sale.EventLeft, r.Lines, "api "+g.hostile()
+		e.Data = data(sale.LeftData{Reason: "left"})
+		g.finished = append(g.finished, r.ID)
+		return g.emit(e)
+	}
+	e.Type, e.Data = sale.EventOffered, data(sale.OfferedData{DeadlineMs: g.nowMs + 60_000})
+	g.live = append(g.live, r.ID)
+	return g.emit(e)
+}
+
+// served gives every line a location that has enough; nil when one has none.
+func (g *Generator) served(asked []sale.Line) []sale.Line {
+	var lines []sale.Line
+	for _, l := range asked {
+		item := g.Books.Config.Item(l.SKU)
+		if item == nil {
+			return nil
+		}
+		i := slices.IndexFunc(item.Stock, func(s sale.Stock) bool {
+			at := sale.Place{SKU: l.SKU, Location: s.Location}
+			return (l.Location == "" || l.Location == s.Location) && g.Books.Stock[at].Available() >= l.Qty
+		})
+		if i < 0 {
+			return nil
+		}
+		lines = append(lines, sale.Line{SKU: l.SKU, Location: item.Stock[i].Location, Qty: l.Qty})
+	}
+	return lines
 }
 
 func (g *Generator) heldEvent(id, customer string, lines []sale.Line, spreadMs int64) sale.Event {

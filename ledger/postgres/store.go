@@ -28,7 +28,6 @@ const (
 			excluded.reservation, excluded.state, excluded.customer, excluded.fingerprint, excluded.lines,
 			excluded.held_at_ms, excluded.deadline_ms, excluded.resolved_at_ms, excluded.extension,
 			excluded.order_id, excluded.seq, excluded.mark)`
-	makeRecords  = upsertRecords + ` WHERE r.state IN ('released', 'expired', 'cancelled')`
 	upsertLevels = `INSERT INTO stock_levels (sale, shard, sku, location, on_hand, safety, held, sold)
 		SELECT $1, $2, n.* FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
 			$8::bigint[]) AS n
@@ -41,6 +40,8 @@ const (
 	moveWatermark = `UPDATE watermarks SET epoch = $3, seq = $4, mark = $5, hash = $6, alive_at_ms = $7,
 		sale_seq = $8 WHERE sale = $1 AND shard = $2`
 )
+
+var makeRecords = upsertRecords + ` WHERE r.state IN (` + ledger.FinishedList() + `)`
 
 // change writes what a batch does, in the order that ledger.Changes asks for, and in one round trip but for many new
 // reservations. The rows of a small batch go with it.

@@ -20,8 +20,7 @@ const (
 		ON CONFLICT (sale, reservation) DO UPDATE SET (shard, state, customer, fingerprint, lines, held_at_ms,
 			deadline_ms, resolved_at_ms, extension, order_id, seq, mark) = (excluded.shard, excluded.state,
 			excluded.customer, excluded.fingerprint, excluded.lines, excluded.held_at_ms, excluded.deadline_ms,
-			excluded.resolved_at_ms, excluded.extension, excluded.order_id, excluded.seq, excluded.mark)
-		WHERE state IN ('released', 'expired', 'cancelled')`
+			excluded.resolved_at_ms, excluded.extension, excluded.order_id, excluded.seq, excluded.mark)`
 	updateRecord = `UPDATE reservations SET (reservation, state, customer, fingerprint, lines, held_at_ms,
 			deadline_ms, resolved_at_ms, extension, order_id, seq, mark) = (?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		WHERE reservation = ?1 AND sale = ?13 AND shard = ?14`
@@ -34,6 +33,8 @@ const (
 	moveWatermark = `UPDATE watermarks SET epoch = ?, seq = ?, mark = ?, hash = ?, alive_at_ms = ?, sale_seq = ?
 		WHERE sale = ? AND shard = ?`
 )
+
+var makeRecord = insertRecord + ` WHERE state IN (` + ledger.FinishedList() + `)`
 
 // change writes what a batch does, in the order that ledger.Changes asks for.
 func (t *tx) change(ctx context.Context, links *ledger.Links, c ledger.Changes) error {
@@ -95,7 +96,7 @@ func (t *tx) storeRecords(ctx context.Context, events []sale.Event, c ledger.Cha
 		n, err := done.RowsAffected()
 		return n == 1, err
 	}
-	err := t.each(ctx, insertRecord, len(c.Made), func(q *sql.Stmt, ctx context.Context, i int) error {
+	err := t.each(ctx, makeRecord, len(c.Made), func(q *sql.Stmt, ctx context.Context, i int) error {
 		ok, err := write(q, ctx, c.Made[i])
 		if err == nil && !ok {
 			return ledger.HeldTwice(events, c.Made[i].ID)
