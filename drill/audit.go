@@ -19,7 +19,7 @@ import (
 
 // The checks beside the seven promises.
 const (
-	checkRest   = "everything comes to rest: no process crashed, both gateways sell, no unit is still held"
+	checkRest   = "everything comes to rest: no process crashed, both gateways sell, nobody holds or waits"
 	checkOrder  = "the calls of the contested SKU have an order (linearizable)"
 	checkVerify = "Redis, projections and ledger agree in every key (reconcile verify)"
 )
@@ -54,28 +54,25 @@ type audited struct {
 // put damage there.
 func (r *round) audit(ctx context.Context, chain loadtest.Chain) (*audited, error) {
 	found := &audited{lost: map[*strike]map[string]bool{}}
-	for _, part := range []struct {
-		config *sale.Config
-		rec    *loadtest.Recording
-	}{{&r.crowd, r.crowdRec}, {&r.contest, r.contestRec}} {
-		events, err := readAll(ctx, chain, part.config.Sale)
+	for _, d := range r.drops() {
+		events, err := readAll(ctx, chain, d.config.Sale)
 		if err != nil {
 			return nil, err
 		}
 		rebuilt := rebuilds(events)
-		part.rec.Losses = r.losses(part.rec.Started, rebuilt)
+		d.rec.Losses = r.losses(d.rec.Started, rebuilt)
 		verdicts, err := loadtest.Audit{
-			BaseURL: r.urls()[0], Others: r.urls()[1:], Token: r.key, Recording: part.rec, Ledger: chain,
-			LossWindow: lossWindow, Settle: r.settle(), Memory: r.memory(part.config.Sale),
-			Forgotten: func(a *loadtest.Answer) { found.forgot(r.strikes, part.rec, a) },
+			BaseURL: r.urls()[0], Others: r.urls()[1:], Token: r.key, Recording: d.rec, Ledger: chain,
+			LossWindow: lossWindow, Settle: r.settle(), Memory: r.memory(d.config.Sale),
+			Forgotten: func(a *loadtest.Answer) { found.forgot(r.strikes, d.rec, a) },
 		}.Run(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("audit %s: %w", part.config.Sale, err)
+			return nil, fmt.Errorf("audit %s: %w", d.config.Sale, err)
 		}
 		found.verdicts = merge(found.verdicts, verdicts)
-		if part.config == &r.contest {
+		if d == r.contest {
 			found.checks = append(found.checks, orderCheck(
-				newHistory(part.rec, r.cuts(part.rec.Started, rebuilt), events, fewUnits).check()))
+				newHistory(d.rec, r.cuts(d.rec.Started, rebuilt), events, fewUnits).check()))
 		}
 	}
 	verified, err := r.verify(ctx)
@@ -163,8 +160,9 @@ func rebuilds(events []ledger.Entry) (at []time.Time) {
 
 // verify runs the command that an operator has. What is recovering or not there yet is asked again.
 func (r *round) verify(ctx context.Context) (Check, error) {
-	c := Check{Title: checkVerify, Word: wordKept, Checked: "2 sales"}
-	for _, id := range []string{r.crowd.Sale, r.contest.Sale} {
+	c := Check{Title: checkVerify, Word: wordKept, Checked: fmt.Sprintf("%d sales", len(r.drops()))}
+	for _, d := range r.drops() {
+		id := d.config.Sale
 		err := r.poll(ctx, r.settle(), func(ctx context.Context) error {
 			out, err := r.command(ctx, "reconcile", "verify", "--sale", id)
 			var exit *exec.ExitError

@@ -192,12 +192,25 @@ func TestTheAuditNoticesDamage(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, err := r.audit(t.Context(), damaged{w.ledger, r.crowd.Sale, c.change})
+			found, err := r.audit(t.Context(), damaged{w.ledger, r.crowd.config.Sale, c.change})
 			require.NoError(t, err)
 			require.False(t, found.verdicts[c.promise-1].Kept, "%+v", found.verdicts)
 			require.False(t, found.kept())
 		})
 	}
+	t.Run("somebody who waits for plenty", func(t *testing.T) {
+		n, err := r.waiting(t.Context(), w.ledger)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		n, err = r.waiting(t.Context(), damaged{w.ledger, r.list.config.Sale, func(all []ledger.Entry) []ledger.Entry {
+			e := all[len(all)-1]
+			e.Type, e.Reservation, e.Customer, e.Data = sale.EventWaitlisted, "forgotten", "c", `{"fp":"f"}`
+			e.Lines = []sale.Line{{SKU: "LIKED", Qty: 1}}
+			return append(all, e)
+		}})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+	})
 	for name, damage := range map[string]string{
 		"sold twice in a projection": `UPDATE stock_levels SET sold = sold + 1 WHERE sku = 'PLENTY'`,
 		"confirmed in a projection":  `UPDATE reservations SET state = 'confirmed' WHERE state = 'expired'`,

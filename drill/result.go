@@ -97,17 +97,19 @@ const maxPoints = 3_000
 // result adds up a round.
 func (r *round) result(found *audited) Round {
 	res := Round{
-		Number: r.number + 1, Sale: r.crowd.Sale, Seconds: time.Since(r.began).Seconds(), Kept: found.kept(),
-		Calls:    len(r.crowdRec.Answers) + len(r.contestRec.Answers),
+		Number: r.number + 1, Sale: r.crowd.config.Sale, Seconds: time.Since(r.began).Seconds(), Kept: found.kept(),
 		Promises: found.verdicts, Checks: found.checks, Points: r.points(),
+	}
+	for _, d := range r.drops() {
+		res.Calls += len(d.rec.Answers)
 	}
 	for _, s := range r.strikes {
 		if s.began.IsZero() {
 			continue
 		}
 		res.Strikes = append(res.Strikes, Strike{
-			Fault: s.fault.name, BeganMs: s.began.Sub(r.crowdRec.Started).Milliseconds(),
-			HealedMs: s.healed.Sub(r.crowdRec.Started).Milliseconds(), Lost: len(found.lostTo(s)),
+			Fault: s.fault.name, BeganMs: s.began.Sub(r.crowd.rec.Started).Milliseconds(),
+			HealedMs: s.healed.Sub(r.crowd.rec.Started).Milliseconds(), Lost: len(found.lostTo(s)),
 			Requests: r.during(s), UnavailableMs: r.unavailable(s).Milliseconds(),
 			BackMs: r.back(s).Milliseconds(),
 		})
@@ -115,10 +117,11 @@ func (r *round) result(found *audited) Round {
 	return res
 }
 
-// points counts the calls of both sales by when they were answered.
+// points counts the calls of all sales by when they were answered.
 func (r *round) points() (points []Point) {
-	for _, rec := range []*loadtest.Recording{r.crowdRec, r.contestRec} {
-		later := rec.Started.Sub(r.crowdRec.Started)
+	for _, d := range r.drops() {
+		rec := d.rec
+		later := rec.Started.Sub(r.crowd.rec.Started)
 		for i := range rec.Answers {
 			a := &rec.Answers[i]
 			at := int((a.Done() + later).Milliseconds() / PointMs)
@@ -143,7 +146,8 @@ func (r *round) points() (points []Point) {
 
 // during counts the calls that were under way while a strike lasted.
 func (r *round) during(s *strike) (n int) {
-	for _, rec := range []*loadtest.Recording{r.crowdRec, r.contestRec} {
+	for _, d := range r.drops() {
+		rec := d.rec
 		from, to := s.began.Sub(rec.Started), s.healed.Sub(rec.Started)
 		for i := range rec.Answers {
 			if a := &rec.Answers[i]; a.Sent <= to && a.Done() >= from {
@@ -157,10 +161,10 @@ func (r *round) during(s *strike) (n int) {
 // unavailable is the longest time around a strike in which no reserve of the crowd was judged, though
 // somebody asked.
 func (r *round) unavailable(s *strike) (longest time.Duration) {
-	from, to := s.began.Sub(r.crowdRec.Started), s.healed.Sub(r.crowdRec.Started)+catchUp
+	from, to := s.began.Sub(r.crowd.rec.Started), s.healed.Sub(r.crowd.rec.Started)+catchUp
 	var good, bad []time.Duration
-	for i := range r.crowdRec.Answers {
-		switch a := &r.crowdRec.Answers[i]; {
+	for i := range r.crowd.rec.Answers {
+		switch a := &r.crowd.rec.Answers[i]; {
 		case a.Verb != loadtest.Reserve:
 		case a.Judged():
 			good = append(good, a.Done())
@@ -175,7 +179,7 @@ func (r *round) unavailable(s *strike) (longest time.Duration) {
 	for _, at := range good {
 		i, _ := slices.BinarySearch(bad, last)
 		asked := i < len(bad) && bad[i] < at
-		if end := min(at, r.crowdRec.Took); asked && last <= to && end >= from {
+		if end := min(at, r.crowd.rec.Took); asked && last <= to && end >= from {
 			longest = max(longest, end-last)
 		}
 		last = at
@@ -186,10 +190,10 @@ func (r *round) unavailable(s *strike) (longest time.Duration) {
 // back is the time from a strike's end, or from when somebody asked after it, until a reserve of the crowd
 // was judged.
 func (r *round) back(s *strike) time.Duration {
-	healed := s.healed.Sub(r.crowdRec.Started)
+	healed := s.healed.Sub(r.crowd.rec.Started)
 	asked, judged := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
-	for i := range r.crowdRec.Answers {
-		a := &r.crowdRec.Answers[i]
+	for i := range r.crowd.rec.Answers {
+		a := &r.crowd.rec.Answers[i]
 		if a.Verb != loadtest.Reserve || a.Done() < healed {
 			continue
 		}
@@ -199,7 +203,7 @@ func (r *round) back(s *strike) time.Duration {
 		}
 	}
 	if judged == math.MaxInt64 {
-		judged = max(r.crowdRec.Took, asked)
+		judged = max(r.crowd.rec.Took, asked)
 	}
 	return judged - max(healed, asked)
 }

@@ -20,12 +20,16 @@ import (
 const (
 	saleOpen   = 30 * time.Second // for a new sale to be known by both gateways
 	contenders = 8
-	fewUnits   = 5
-	probeFor   = 100 * time.Millisecond
-	tries      = 400
-	retryAfter = 250 * time.Millisecond
-	patience   = 25 * time.Second
-	callLimit  = 3 * time.Second
+	// One of so many, and this long after the others, waits on a list of as many as the sale takes.
+	waitersPart     = 8
+	waitersPatience = 8 * time.Second
+	waitersMax      = 1_000
+	fewUnits        = 5
+	probeFor        = 100 * time.Millisecond
+	tries           = 400
+	retryAfter      = 250 * time.Millisecond
+	patience        = 25 * time.Second
+	callLimit       = 3 * time.Second
 )
 
 // round is one round under way.
@@ -34,17 +38,28 @@ type round struct {
 	number  int
 	seed    uint64
 	strikes []*strike
-	// crowd and contest are the two sales: a drop with everything that goes wrong, and one SKU of few
-	// units whose history is checked for an order.
-	crowd, contest sale.Config
-	// crowdRec and contestRec are what the shoppers were told.
-	crowdRec, contestRec *loadtest.Recording
+	// crowd, contest and list are the sales: a drop with everything that goes wrong, one SKU of few units whose
+	// history is checked for an order, and one with a waitlist.
+	crowd, contest, list *drop
 	began                time.Time
 	// leaked are units that were still held when nobody could hold any.
 	leaked int64
 	// notAtRest says what did not come to rest in time.
 	notAtRest []string
 }
+
+// drop is a sale of a round.
+type drop struct {
+	config sale.Config
+	// shoppers come to it, and in the end some more ask for its last item.
+	shoppers loadtest.Options
+	last     loadtest.Mix
+	// rec is what all of them were told.
+	rec *loadtest.Recording
+}
+
+// drops are the sales of the round, those of which nobody can hold anything in the end first.
+func (r *round) drops() []*drop { return []*drop{r.crowd, r.list, r.contest} }
 
 func (w *world) newRound(number int, plan []planned) *round {
 	seed := w.opts.Seed
@@ -57,18 +72,46 @@ func (w *world) newRound(number int, plan []planned) *round {
 	at := func(location string, onHand, safety int64) sale.Stock {
 		return sale.Stock{Location: location, OnHand: onHand, Safety: safety}
 	}
-	r.crowd = sale.Config{
-		Sale: name, OpensAt: opens, ClosesAt: closes, HoldSeconds: int64(holdTime / time.Second), MaxExtensions: 1,
-		Caps: sale.Caps{PerCustomer: 3, PerOrder: 3}, Items: []sale.Item{
-			{SKU: "SCARCE", CapPerCustomer: 1, Stock: []sale.Stock{at("berlin", 15, 3), at("leipzig", 8, 0)}},
-			{SKU: "WANTED", CapPerCustomer: 2, Stock: []sale.Stock{at("berlin", 60, 0), at("leipzig", 40, 5)}},
-			{SKU: "PLENTY", Stock: []sale.Stock{at("berlin", 100_000, 0)}},
+	config := func(suffix string, items ...sale.Item) sale.Config {
+		return sale.Config{
+			Sale: name + suffix, OpensAt: opens, ClosesAt: closes, HoldSeconds: int64(holdTime / time.Second),
+			Items: items,
+		}
+	}
+	r.crowd = &drop{
+		config: config("",
+			sale.Item{SKU: "SCARCE", CapPerCustomer: 1, Stock: []sale.Stock{at("berlin", 15, 3), at("leipzig", 8, 0)}},
+			sale.Item{SKU: "WANTED", CapPerCustomer: 2, Stock: []sale.Stock{at("berlin", 60, 0), at("leipzig", 40, 5)}},
+			sale.Item{SKU: "PLENTY", Stock: []sale.Stock{at("berlin", 100_000, 0)}}),
+		shoppers: loadtest.Options{
+			Shoppers: w.opts.Shoppers, Duration: w.opts.Duration, Mix: everybody, StockTries: 2, Patience: patience,
 		},
+		last: loadtest.Mix{Releasers: 1},
 	}
-	r.contest = sale.Config{
-		Sale: name + "-contest", OpensAt: opens, ClosesAt: closes, HoldSeconds: 3600,
-		Items: []sale.Item{{SKU: "FEW", Stock: []sale.Stock{at("berlin", fewUnits, 0)}}},
+	r.crowd.config.MaxExtensions, r.crowd.config.Caps = 1, sale.Caps{PerCustomer: 3, PerOrder: 3}
+	r.list = &drop{
+		config: config("-list",
+			sale.Item{SKU: "SOUGHT", CapPerCustomer: 2, Stock: []sale.Stock{at("berlin", 12, 0), at("leipzig", 6, 1)}},
+			sale.Item{SKU: "LIKED", Stock: []sale.Stock{at("berlin", 10, 0)}},
+			sale.Item{SKU: "PLENTY", Stock: []sale.Stock{at("berlin", 100_000, 0)}}),
+		shoppers: loadtest.Options{
+			Shoppers: max(1, w.opts.Shoppers/waitersPart), Duration: w.opts.Duration, Mix: hopeful, StockTries: 1,
+			Patience: waitersPatience,
+		},
+		last: loadtest.Mix{Releasers: 1},
 	}
+	r.list.config.Queue = &sale.Queue{
+		Waitlist: &sale.Waitlist{Enabled: true, Max: waitersMax, OfferSeconds: int64(holdTime / time.Second)},
+	}
+	r.contest = &drop{
+		config: config("-contest", sale.Item{SKU: "FEW", Stock: []sale.Stock{at("berlin", fewUnits, 0)}}),
+		shoppers: loadtest.Options{
+			Shoppers: contenders, Duration: time.Millisecond, Stay: w.opts.Duration,
+			Mix: loadtest.Mix{Contenders: 1}, StockTries: 1, Patience: patience,
+		},
+		last: loadtest.Mix{Contenders: 1},
+	}
+	r.contest.config.HoldSeconds = 3600
 	for _, p := range plan {
 		r.strikes = append(r.strikes, &strike{planned: p, sale: name})
 	}
@@ -77,25 +120,18 @@ func (w *world) newRound(number int, plan []planned) *round {
 
 // run opens the sales, lets everybody in, breaks things, heals them, and waits for rest.
 func (r *round) run(ctx context.Context) error {
-	for _, config := range []sale.Config{r.crowd, r.contest} {
-		if err := r.open(ctx, config); err != nil {
+	for _, d := range r.drops() {
+		if err := r.open(ctx, d.config); err != nil {
 			return err
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		r.crowdRec, err = r.shop(ctx, loadtest.Options{
-			Sale: r.crowd, Shoppers: r.opts.Shoppers, Duration: r.opts.Duration, Mix: everybody, StockTries: 2,
+	for _, d := range r.drops() {
+		g.Go(func() (err error) {
+			d.rec, err = r.shop(ctx, d.config, d.shoppers)
+			return err
 		})
-		return err
-	})
-	g.Go(func() (err error) {
-		r.contestRec, err = r.shop(ctx, loadtest.Options{
-			Sale: r.contest, Shoppers: contenders, Duration: time.Millisecond, Stay: r.opts.Duration,
-			Mix: loadtest.Mix{Contenders: 1}, StockTries: 1,
-		})
-		return err
-	})
+	}
 	for _, s := range r.strikes {
 		g.Go(func() error { return r.hit(ctx, s) })
 	}
@@ -112,12 +148,18 @@ var everybody = func() loadtest.Mix {
 	return m
 }()
 
+// hopeful are those who come to a sale with a waitlist: most wait, and others see to it that units come back.
+var hopeful = loadtest.Mix{
+	Waiters: 50, Abandoners: 15, Releasers: 15, DoubleClickers: 10, Refunders: 6, IDReusers: 4,
+}
+
 // shop lets shoppers in at both gateways.
-func (r *round) shop(ctx context.Context, o loadtest.Options) (*loadtest.Recording, error) {
+func (r *round) shop(ctx context.Context, config sale.Config, o loadtest.Options) (*loadtest.Recording, error) {
+	o.Sale = config
 	if o.BaseURL == "" {
 		o.BaseURL, o.Others = r.urls()[0], r.urls()[1:]
 	}
-	o.Token, o.Seed, o.Patience, o.Timeout = r.key, r.seed, min(patience, r.opts.Settle), callLimit
+	o.Token, o.Seed, o.Patience, o.Timeout = r.key, r.seed, min(o.Patience, r.opts.Settle), callLimit
 	o.Tries, o.MaxRetryAfter = tries, retryAfter
 	if o.Prefix == "" {
 		o.Prefix = fmt.Sprintf("r%d", r.number+1)
@@ -165,36 +207,95 @@ func (r *round) open(ctx context.Context, config sale.Config) error {
 // rest waits until both gateways sell again and nobody holds anything any more. What does not come
 // to rest in time is a finding, not an error.
 func (r *round) rest(ctx context.Context) error {
-	if err := r.probe(ctx, r.crowdRec, loadtest.Mix{Releasers: 1}); err != nil {
-		return err
-	}
-	if err := r.probe(ctx, r.contestRec, loadtest.Mix{Contenders: 1}); err != nil {
-		return err
-	}
-	err := r.poll(ctx, r.opts.Settle, func(ctx context.Context) error {
-		held, err := r.held(ctx)
-		if err != nil {
-			return err // the last look may run out of time: what the one before saw stands
+	for _, d := range r.drops() {
+		if err := r.probe(ctx, d); err != nil {
+			return err
 		}
-		if r.leaked = held; held > 0 {
-			return fmt.Errorf("%d units of %s are still held", held, r.crowd.Sale)
-		}
-		return nil
-	})
+	}
+	err := r.restock(ctx)
+	if err == nil {
+		err = r.poll(ctx, r.opts.Settle, r.atRest)
+	}
 	if err != nil && ctx.Err() == nil {
 		r.notAtRest = append(r.notAtRest, err.Error())
 	}
 	return ctx.Err()
 }
 
+// restock brings more units of all that is waited for than anybody wants: all who wait are offered theirs at once.
+func (r *round) restock(ctx context.Context) error {
+	id, items := r.list.config.Sale, r.list.config.Items
+	for _, item := range items[:len(items)-1] {
+		for _, stock := range item.Stock {
+			body, err := json.Marshal(map[string]any{
+				"adjustment_id": "restock-" + item.SKU + "-" + stock.Location, "sale": id, "sku": item.SKU,
+				"location": stock.Location, "delta": 2 * r.list.shoppers.Shoppers, "reason": "restock",
+			})
+			if err != nil {
+				return err
+			}
+			err = r.poll(ctx, r.opts.Settle, func(ctx context.Context) error {
+				status, err := r.call(ctx, 0, http.MethodPost, "/v1/adjust", body)
+				if err == nil && status != http.StatusOK {
+					err = fmt.Errorf("restock %s of %s: %d", item.SKU, id, status)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// atRest says who still holds anything, or waits.
+func (r *round) atRest(ctx context.Context) error {
+	var held int64
+	for _, d := range []*drop{r.crowd, r.list} {
+		stock, err := r.ledger.Stock(ctx, d.config.Sale)
+		if err != nil {
+			return fmt.Errorf("read the stock of the ledger: %w", err) // what the look before saw stands
+		}
+		for _, level := range stock {
+			held += level.Held
+		}
+	}
+	if r.leaked = held; held > 0 {
+		return fmt.Errorf("%d units of %s and %s are still held", held, r.crowd.config.Sale, r.list.config.Sale)
+	}
+	waiting, err := r.waiting(ctx, r.ledger)
+	if waiting > 0 {
+		err = fmt.Errorf("%d people still wait for %s, of which there is plenty", waiting, r.list.config.Sale)
+	}
+	return err
+}
+
+// waiting counts those on the waitlist.
+func (r *round) waiting(ctx context.Context, chain loadtest.Chain) (int64, error) {
+	events, err := readAll(ctx, chain, r.list.config.Sale)
+	if err != nil {
+		return 0, err
+	}
+	books := sale.NewBooks(r.list.config.Sale, 0)
+	for i := range events {
+		if err := books.Apply(&events[i].Event); err != nil {
+			return 0, err
+		}
+	}
+	return books.Waiting, nil
+}
+
 // probe shops at one gateway each. What it was told is part of what is audited.
-func (r *round) probe(ctx context.Context, rec *loadtest.Recording, mix loadtest.Mix) error {
+func (r *round) probe(ctx context.Context, d *drop) error {
+	config := d.config
+	config.Items = config.Items[len(config.Items)-1:]
 	told := make([]*loadtest.Recording, len(r.gateways))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, u := range r.urls() {
 		g.Go(func() (err error) {
-			told[i], err = r.shop(ctx, loadtest.Options{
-				BaseURL: u, Sale: rec.Sale, Shoppers: 2, Duration: time.Millisecond, Mix: mix,
+			told[i], err = r.shop(ctx, config, loadtest.Options{
+				BaseURL: u, Shoppers: 2, Duration: time.Millisecond, Mix: d.last, Patience: patience,
 				Stay: probeFor, StockTries: 1, Prefix: fmt.Sprintf("r%d-probe%d", r.number+1, i+1),
 			})
 			return err
@@ -205,24 +306,12 @@ func (r *round) probe(ctx context.Context, rec *loadtest.Recording, mix loadtest
 	}
 	for i, t := range told {
 		if !judged(t) {
-			text := fmt.Sprintf("%s does not sell %s again", r.gateways[i].name, rec.Sale.Sale)
+			text := fmt.Sprintf("%s does not sell %s again", r.gateways[i].name, d.config.Sale)
 			r.notAtRest = append(r.notAtRest, text)
 		}
-		join(rec, t)
+		join(d.rec, t)
 	}
 	return nil
-}
-
-// held counts the units of the crowd's sale that are held by the ledger's books.
-func (r *round) held(ctx context.Context) (n int64, err error) {
-	stock, err := r.ledger.Stock(ctx, r.crowd.Sale)
-	if err != nil {
-		return 0, fmt.Errorf("read the stock of the ledger: %w", err)
-	}
-	for _, level := range stock {
-		n += level.Held
-	}
-	return n, nil
 }
 
 // judged tells whether a reserve of a recording was answered by the sale itself.

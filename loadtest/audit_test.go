@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"flashgate/sale"
 )
 
 func audit(t *testing.T, s *shop, rec *Recording) []Verdict {
@@ -208,4 +210,25 @@ func TestFairness(t *testing.T) {
 	require.False(t, v.Kept)
 	require.True(t, v.Tried)
 	require.Contains(t, v.text(), "and none came back")
+}
+
+// A place in line that ended is told as given back when somebody asks again; who gave a hold back never was in line.
+func TestAnEndedPlaceInLineIsToldAsGivenBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer Answer
+		kept   bool
+	}{
+		"asked again":      {Answer{Verb: Reserve, Status: 409, Code: "already-released"}, true},
+		"gave a hold back": {Answer{Verb: Release, Status: 200, State: sale.StateReleased}, false},
+	} {
+		w := auditor{
+			judge: newJudge("s", 1), ids: map[string][]*Answer{"id": {&c.answer}}, idWrong: map[string]string{},
+			now: map[string]*Answer{"id": {Status: 200, State: sale.StateLeft}}, Audit: Audit{Recording: &Recording{}},
+		}
+		w.judge.lives["id"] = &life{state: sale.StateLeft}
+		require.Equal(t, c.kept, w.resolvesOnce().Kept, name)
+		w.found = findings{}
+		w.outsideEnds()
+		require.Equal(t, c.kept, w.found.verdict(2, true, "").Kept, name)
+	}
 }

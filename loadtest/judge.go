@@ -311,11 +311,6 @@ func (l *life) at(nowMs int64) sale.State {
 	return l.state
 }
 
-// was tells whether an answer that stated an end can be right: it is so now, or was until cancelled.
-func (l *life) was(end sale.State, nowMs int64) bool {
-	return l.at(nowMs) == end || end == sale.StateConfirmed && l.state == sale.StateCancelled
-}
-
 func (l *life) String() string {
 	return fmt.Sprintf("%s of %s (%s)", l.state, l.customer, sale.PackLines(l.lines))
 }

@@ -212,7 +212,7 @@ func (w *auditor) resolvesOnce() Verdict {
 			}
 			checked++
 			ended[end] = true
-			if l != nil && !l.was(end, time.Now().UnixMilli()) && a.Verb != Confirm && a.Verb != Cancel &&
+			if l != nil && !endedAs(a, end, l.at(time.Now().UnixMilli())) && a.Verb != Confirm && a.Verb != Cancel &&
 				!w.excused(a) {
 				w.found.broken(2, "%s was answered %s, the ledger says %s", id, end, l.state)
 			}
@@ -239,6 +239,13 @@ func endOf(a *Answer) (sale.State, bool) {
 	default:
 		return "", false
 	}
+}
+
+// endedAs tells whether an answer that stated an end can be right of what is in a state now: what was confirmed may
+// be cancelled since, and a place in line that ended is told as given back.
+func endedAs(a *Answer, end, now sale.State) bool {
+	return now == end || end == sale.StateConfirmed && now == sale.StateCancelled ||
+		a.Code == "already-released" && now == sale.StateLeft
 }
 
 func (w *auditor) forgottenAny(answers []*Answer) bool {
@@ -350,7 +357,7 @@ func (w *auditor) confirmations() Verdict {
 			case a.Verb == Cancel && (l == nil || l.state != sale.StateCancelled):
 				w.found.broken(5, "%s answered 200 to a cancellation, the ledger says %s", id, lifeText(l))
 			case a.Verb == Cancel:
-			case l == nil || l.order != a.OrderID || !l.was(sale.StateConfirmed, 0) ||
+			case l == nil || l.order != a.OrderID || !endedAs(a, sale.StateConfirmed, l.state) ||
 				l.state == sale.StateCancelled && !cancelAsked(answers):
 				w.found.broken(5, "%s answered 200 for %s, the ledger says %s", id, a.OrderID, lifeText(l))
 			case !a.Durable:

@@ -91,8 +91,7 @@ func (w *auditor) outsideEnds() string {
 				continue
 			}
 			checked++
-			cancelled := end == sale.StateConfirmed && now.State == sale.StateCancelled
-			if now.State != end && !cancelled && !w.forgotten(a) {
+			if !endedAs(a, end, now.State) && !w.forgotten(a) {
 				w.found.broken(2, "%s was answered %s, the server now says %s", id, end, now.State)
 			}
 		}

@@ -262,6 +262,7 @@ func testIDReuse(t *testing.T, target Target) {
 	until := g.nowMs + 1000
 	held := is(sale.EventHeld, sale.HeldData{Fingerprint: "f", DeadlineMs: until})
 	waits, left := is(sale.EventWaitlisted, sale.WaitlistedData{}), is(sale.EventLeft, sale.LeftData{})
+	left.Lines = nil
 	for _, e := range []sale.Event{
 		waits, left,
 		waits, left,

@@ -172,8 +172,8 @@ func (g *Generator) decided() sale.Event {
 	r := g.Books.Reservations[take(g, &g.waiting)]
 	e := sale.Event{Reservation: r.ID, Customer: r.Customer, Lines: g.served(r.Lines)}
 	if len(e.Lines) == 0 || g.rnd.IntN(4) == 0 {
-		e.Type, e.Lines, e.Actor = sale.EventLeft, r.Lines, "api "+g.hostile()
-		e.Data = data(sale.LeftData{Reason: "left"})
+		e.Type, e.Lines, e.Actor = sale.EventLeft, nil, "api "+g.hostile()
+		e.Data = data(sale.LeftData{Reason: sale.LeftByCustomer})
 		g.finished = append(g.finished, r.ID)
 		return g.emit(e)
 	}
