@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 const (
 	checkRest   = "everything comes to rest: no process crashed, both gateways sell, nobody holds or waits"
 	checkOrder  = "the calls of the contested SKU have an order (linearizable)"
+	checkRoom   = "nobody takes a unit of a sale with a waiting room without an admission"
 	checkVerify = "Redis, projections and ledger agree in every key (reconcile verify)"
 )
 
@@ -79,7 +81,7 @@ func (r *round) audit(ctx context.Context, chain loadtest.Chain) (*audited, erro
 	if err != nil {
 		return nil, err
 	}
-	found.checks = append(found.checks, verified, r.restCheck())
+	found.checks = append(found.checks, r.roomCheck(), verified, r.restCheck())
 	return found, nil
 }
 
@@ -187,6 +189,20 @@ func (c *Check) broken(format string, args ...any) {
 	if len(c.Examples) < examplesMax {
 		c.Examples = append(c.Examples, fmt.Sprintf(format, args...))
 	}
+}
+
+// roomCheck looks at what bots were told, who never wait.
+func (r *round) roomCheck() Check {
+	c, asked := Check{Title: checkRoom, Word: wordKept}, 0
+	for i := range r.room.rec.Answers {
+		if a := &r.room.rec.Answers[i]; a.Verb == loadtest.Reserve && a.Kind == loadtest.Bot {
+			if asked++; a.Status == http.StatusCreated {
+				c.broken("%s of %s", a.ID, a.Customer)
+			}
+		}
+	}
+	c.Checked = fmt.Sprintf("%d calls without one", asked)
+	return c
 }
 
 func (r *round) restCheck() Check {

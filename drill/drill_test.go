@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -198,6 +199,18 @@ func TestTheAuditNoticesDamage(t *testing.T) {
 			require.False(t, found.kept())
 		})
 	}
+	t.Run("a unit without an admission", func(t *testing.T) {
+		answers := r.room.rec.Answers
+		i := slices.IndexFunc(answers, func(a loadtest.Answer) bool {
+			return a.Verb == loadtest.Reserve && a.Kind == loadtest.Bot
+		})
+		require.NotEqual(t, -1, i, "no bot came")
+		require.Equal(t, wordKept, r.roomCheck().Word)
+		was := answers[i].Status
+		answers[i].Status = 201
+		require.Equal(t, wordBroken, r.roomCheck().Word)
+		answers[i].Status = was
+	})
 	t.Run("somebody who waits for plenty", func(t *testing.T) {
 		n, err := r.waiting(t.Context(), w.ledger)
 		require.NoError(t, err)

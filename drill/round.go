@@ -19,17 +19,11 @@ import (
 
 const (
 	saleOpen   = 30 * time.Second // for a new sale to be known by both gateways
-	contenders = 8
-	// One of so many, and this long after the others, waits on a list of as many as the sale takes.
-	waitersPart     = 8
-	waitersPatience = 8 * time.Second
-	waitersMax      = 1_000
-	fewUnits        = 5
-	probeFor        = 100 * time.Millisecond
-	tries           = 400
-	retryAfter      = 250 * time.Millisecond
-	patience        = 25 * time.Second
-	callLimit       = 3 * time.Second
+	probeFor   = 100 * time.Millisecond
+	tries      = 400
+	retryAfter = 250 * time.Millisecond
+	patience   = 25 * time.Second
+	callLimit  = 3 * time.Second
 )
 
 // round is one round under way.
@@ -38,28 +32,16 @@ type round struct {
 	number  int
 	seed    uint64
 	strikes []*strike
-	// crowd, contest and list are the sales: a drop with everything that goes wrong, one SKU of few units whose
-	// history is checked for an order, and one with a waitlist.
-	crowd, contest, list *drop
-	began                time.Time
+	// crowd, list, room and contest are the sales: a drop with everything that goes wrong, one with a waitlist, one
+	// with a waiting room, and one SKU of few units whose history is checked for an order.
+	crowd, list, room, contest *drop
+
+	began time.Time
 	// leaked are units that were still held when nobody could hold any.
 	leaked int64
 	// notAtRest says what did not come to rest in time.
 	notAtRest []string
 }
-
-// drop is a sale of a round.
-type drop struct {
-	config sale.Config
-	// shoppers come to it, and in the end some more ask for its last item.
-	shoppers loadtest.Options
-	last     loadtest.Mix
-	// rec is what all of them were told.
-	rec *loadtest.Recording
-}
-
-// drops are the sales of the round, those of which nobody can hold anything in the end first.
-func (r *round) drops() []*drop { return []*drop{r.crowd, r.list, r.contest} }
 
 func (w *world) newRound(number int, plan []planned) *round {
 	seed := w.opts.Seed
@@ -67,51 +49,7 @@ func (w *world) newRound(number int, plan []planned) *round {
 		world: w, number: number, seed: rand.New(rand.NewPCG(seed, uint64(number)+1)).Uint64(), began: time.Now(),
 	}
 	name := fmt.Sprintf("drill-%x-%d", seed, number+1)
-	now := time.Now()
-	opens, closes := sale.Moment(now.Add(-time.Minute).UnixMilli()), sale.Moment(now.Add(24*time.Hour).UnixMilli())
-	at := func(location string, onHand, safety int64) sale.Stock {
-		return sale.Stock{Location: location, OnHand: onHand, Safety: safety}
-	}
-	config := func(suffix string, items ...sale.Item) sale.Config {
-		return sale.Config{
-			Sale: name + suffix, OpensAt: opens, ClosesAt: closes, HoldSeconds: int64(holdTime / time.Second),
-			Items: items,
-		}
-	}
-	r.crowd = &drop{
-		config: config("",
-			sale.Item{SKU: "SCARCE", CapPerCustomer: 1, Stock: []sale.Stock{at("berlin", 15, 3), at("leipzig", 8, 0)}},
-			sale.Item{SKU: "WANTED", CapPerCustomer: 2, Stock: []sale.Stock{at("berlin", 60, 0), at("leipzig", 40, 5)}},
-			sale.Item{SKU: "PLENTY", Stock: []sale.Stock{at("berlin", 100_000, 0)}}),
-		shoppers: loadtest.Options{
-			Shoppers: w.opts.Shoppers, Duration: w.opts.Duration, Mix: everybody, StockTries: 2, Patience: patience,
-		},
-		last: loadtest.Mix{Releasers: 1},
-	}
-	r.crowd.config.MaxExtensions, r.crowd.config.Caps = 1, sale.Caps{PerCustomer: 3, PerOrder: 3}
-	r.list = &drop{
-		config: config("-list",
-			sale.Item{SKU: "SOUGHT", CapPerCustomer: 2, Stock: []sale.Stock{at("berlin", 12, 0), at("leipzig", 6, 1)}},
-			sale.Item{SKU: "LIKED", Stock: []sale.Stock{at("berlin", 10, 0)}},
-			sale.Item{SKU: "PLENTY", Stock: []sale.Stock{at("berlin", 100_000, 0)}}),
-		shoppers: loadtest.Options{
-			Shoppers: max(1, w.opts.Shoppers/waitersPart), Duration: w.opts.Duration, Mix: hopeful, StockTries: 1,
-			Patience: waitersPatience,
-		},
-		last: loadtest.Mix{Releasers: 1},
-	}
-	r.list.config.Queue = &sale.Queue{
-		Waitlist: &sale.Waitlist{Enabled: true, Max: waitersMax, OfferSeconds: int64(holdTime / time.Second)},
-	}
-	r.contest = &drop{
-		config: config("-contest", sale.Item{SKU: "FEW", Stock: []sale.Stock{at("berlin", fewUnits, 0)}}),
-		shoppers: loadtest.Options{
-			Shoppers: contenders, Duration: time.Millisecond, Stay: w.opts.Duration,
-			Mix: loadtest.Mix{Contenders: 1}, StockTries: 1, Patience: patience,
-		},
-		last: loadtest.Mix{Contenders: 1},
-	}
-	r.contest.config.HoldSeconds = 3600
+	r.crowd, r.list, r.room, r.contest = w.crowdDrop(name), w.listDrop(name), w.roomDrop(name), w.contestDrop(name)
 	for _, p := range plan {
 		r.strikes = append(r.strikes, &strike{planned: p, sale: name})
 	}
@@ -139,18 +77,6 @@ func (r *round) run(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-// everybody is the usual crowd and those who want their money back.
-var everybody = func() loadtest.Mix {
-	m := loadtest.DefaultMix
-	m.Refunders = 6
-	return m
-}()
-
-// hopeful are those who come to a sale with a waitlist: most wait, and others see to it that units come back.
-var hopeful = loadtest.Mix{
-	Waiters: 50, Abandoners: 15, Releasers: 15, DoubleClickers: 10, Refunders: 6, IDReusers: 4,
 }
 
 // shop lets shoppers in at both gateways.
@@ -252,7 +178,7 @@ func (r *round) restock(ctx context.Context) error {
 // atRest says who still holds anything, or waits.
 func (r *round) atRest(ctx context.Context) error {
 	var held int64
-	for _, d := range []*drop{r.crowd, r.list} {
+	for _, d := range r.emptied() {
 		stock, err := r.ledger.Stock(ctx, d.config.Sale)
 		if err != nil {
 			return fmt.Errorf("read the stock of the ledger: %w", err) // what the look before saw stands
@@ -262,7 +188,7 @@ func (r *round) atRest(ctx context.Context) error {
 		}
 	}
 	if r.leaked = held; held > 0 {
-		return fmt.Errorf("%d units of %s and %s are still held", held, r.crowd.config.Sale, r.list.config.Sale)
+		return fmt.Errorf("%d units of the sales %s... are still held", held, r.crowd.config.Sale)
 	}
 	waiting, err := r.waiting(ctx, r.ledger)
 	if waiting > 0 {

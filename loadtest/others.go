@@ -58,10 +58,7 @@ func (s *shopper) poll(ctx context.Context, id string, lines []sale.Line) {
 
 // queue joins the waiting room, looks at the ticket as often as it says, and buys when admitted.
 func (s *shopper) queue(ctx context.Context, id string, lines []sale.Line) {
-	join := Answer{Verb: Join}
-	var ticket reply
-	s.timed(&join, func() { ticket = s.client.join(ctx, &join, s.customer) })
-	ticket = s.inLine(ctx, ticket)
+	ticket := s.inLine(ctx, s.join(ctx))
 	if ticket.State != "admitted" {
 		return
 	}
@@ -69,6 +66,19 @@ func (s *shopper) queue(ctx context.Context, id string, lines []sale.Line) {
 	if s.reserveWith(ctx, id, body).Status == 201 {
 		s.think(ctx)
 		s.pay(ctx, id, lines)
+	}
+}
+
+// join asks for a ticket until there is a final answer.
+func (s *shopper) join(ctx context.Context) reply {
+	for try := 1; ; try++ {
+		a := Answer{Verb: Join}
+		var ticket reply
+		s.timed(&a, func() { ticket = s.client.join(ctx, &a, s.customer) })
+		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
+		if a.final() || try >= s.opts.Tries || !s.pause(ctx, pause) {
+			return ticket
+		}
 	}
 }
 
