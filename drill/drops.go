@@ -40,15 +40,18 @@ func dropConfig(id string, items ...sale.Item) sale.Config {
 	now := time.Now()
 	return sale.Config{
 		Sale: id, OpensAt: sale.Moment(now.Add(-time.Minute).UnixMilli()),
-		ClosesAt: sale.Moment(now.Add(24 * time.Hour).UnixMilli()), HoldSeconds: int64(holdTime / time.Second), Items: items,
+		ClosesAt: sale.Moment(now.Add(24 * time.Hour).UnixMilli()), HoldSeconds: int64(holdTime / time.Second),
+		Items: items,
 	}
 }
 
 func inOne(onHand int64) []sale.Stock { return []sale.Stock{{Location: "berlin", OnHand: onHand}} }
 
-func inBoth(a, b sale.Level) []sale.Stock {
+// inBoth has what is on hand and the safety stock of each.
+func inBoth(berlin, leipzig [2]int64) []sale.Stock {
 	return []sale.Stock{
-		{Location: "berlin", OnHand: a.OnHand, Safety: a.Safety}, {Location: "leipzig", OnHand: b.OnHand, Safety: b.Safety},
+		{Location: "berlin", OnHand: berlin[0], Safety: berlin[1]},
+		{Location: "leipzig", OnHand: leipzig[0], Safety: leipzig[1]},
 	}
 }
 
@@ -59,8 +62,8 @@ var plenty = sale.Item{SKU: "PLENTY", Stock: inOne(100_000)}
 func (w *world) crowdDrop(name string) *drop {
 	d := &drop{
 		config: dropConfig(name,
-			sale.Item{SKU: "SCARCE", CapPerCustomer: 1, Stock: inBoth(sale.Level{OnHand: 15, Safety: 3}, sale.Level{OnHand: 8})},
-			sale.Item{SKU: "WANTED", CapPerCustomer: 2, Stock: inBoth(sale.Level{OnHand: 60}, sale.Level{OnHand: 40, Safety: 5})},
+			sale.Item{SKU: "SCARCE", CapPerCustomer: 1, Stock: inBoth([2]int64{15, 3}, [2]int64{8, 0})},
+			sale.Item{SKU: "WANTED", CapPerCustomer: 2, Stock: inBoth([2]int64{60, 0}, [2]int64{40, 5})},
 			plenty),
 		shoppers: loadtest.Options{
 			Shoppers: w.opts.Shoppers, Duration: w.opts.Duration, Mix: everybody, StockTries: 2, Patience: patience,
@@ -82,12 +85,12 @@ var everybody = func() loadtest.Mix {
 func (w *world) listDrop(name string) *drop {
 	d := &drop{
 		config: dropConfig(name+"-list",
-			sale.Item{SKU: "SOUGHT", CapPerCustomer: 2, Stock: inBoth(sale.Level{OnHand: 12}, sale.Level{OnHand: 6, Safety: 1})},
+			sale.Item{SKU: "SOUGHT", CapPerCustomer: 2, Stock: inBoth([2]int64{12, 0}, [2]int64{6, 1})},
 			sale.Item{SKU: "LIKED", Stock: inOne(10)},
 			plenty),
 		shoppers: loadtest.Options{
-			Shoppers: max(1, w.opts.Shoppers/lineShare), Duration: w.opts.Duration, StockTries: 1, Patience: waitersPatience,
-			Mix: loadtest.Mix{
+			Shoppers: max(1, w.opts.Shoppers/lineShare), Duration: w.opts.Duration, Patience: waitersPatience,
+			StockTries: 1, Mix: loadtest.Mix{
 				Waiters: 50, Abandoners: 15, Releasers: 15, DoubleClickers: 10, Refunders: 6, IDReusers: 4,
 			},
 		},
@@ -104,8 +107,8 @@ func (w *world) roomDrop(name string) *drop {
 	d := &drop{
 		config: dropConfig(name+"-room", sale.Item{SKU: "ADMITTED", Stock: inOne(40)}, plenty),
 		shoppers: loadtest.Options{
-			Shoppers: max(1, w.opts.Shoppers/lineShare), Duration: w.opts.Duration, StockTries: 1, Patience: waitersPatience,
-			Stay: probeFor, Mix: loadtest.Mix{Queuers: 3, Bots: 1},
+			Shoppers: max(1, w.opts.Shoppers/lineShare), Duration: w.opts.Duration, Patience: waitersPatience,
+			StockTries: 1, Stay: probeFor, Mix: loadtest.Mix{Queuers: 3, Bots: 1},
 		},
 		last: loadtest.Mix{Queuers: 1},
 	}
