@@ -2,7 +2,6 @@ package lua_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -57,16 +56,4 @@ func TestReplyLost(t *testing.T) {
 		require.Equal(t, int64(i+2), e.Books().Seq, "%s had one effect", c.name)
 	}
 	require.Equal(t, sale.Level{OnHand: 100}, e.Level("BAG", "main"))
-}
-
-// A program that starts while Redis answers late is wanted soon: its scripts go there in one round trip.
-func TestScriptsAreLoadedAtOnce(t *testing.T) {
-	const late = 100 * time.Millisecond
-	proxy := faultproxy.Start(t, redistest.Start(t).Addr())
-	rdb := connectWith(t, lua.ConnectOptions{Addrs: []string{proxy.Addr()}})
-	require.NoError(t, rdb.ScriptFlush(t.Context()).Err())
-	proxy.Delay(late)
-	begun := time.Now()
-	require.NoError(t, lua.New(rdb, lua.Options{}).Ready(t.Context()))
-	require.Less(t, time.Since(begun), 10*late)
 }

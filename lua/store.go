@@ -72,37 +72,16 @@ func (s *Store) Shard(saleID string, shard int) *Shard {
 // Ready loads the scripts, so that the first shopper does not wait for it, and learns the time. It fails when Redis
 // cannot be reached or would not run them.
 func (s *Store) Ready(ctx context.Context) error {
-	var err error
-	if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
-		err = cluster.ForEachShard(ctx, func(ctx context.Context, c *redis.Client) error { return loadScripts(ctx, c) })
-	} else {
-		err = loadScripts(ctx, s.rdb)
-	}
-	if err != nil {
-		return err
+	for _, sc := range scripts {
+		if err := sc.redis.Load(ctx, s.rdb).Err(); err != nil {
+			return fmt.Errorf("load %s: %w", sc.name, err)
+		}
 	}
 	now, err := s.rdb.Time(ctx).Result()
 	if err != nil {
 		return fmt.Errorf("read the time: %w", err)
 	}
 	s.ahead.Store(now.UnixMilli() - time.Now().UnixMilli())
-	return nil
-}
-
-// loadScripts takes one round trip: a program that starts while Redis is slow is wanted soon. Load of a redis.Script is
-// not for pipelines: it would take the answer that is still to come for its hash.
-func loadScripts(ctx context.Context, c redis.Cmdable) error {
-	loaded, _ := c.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, sc := range scripts {
-			pipe.ScriptLoad(ctx, sc.text)
-		}
-		return nil
-	})
-	for i, one := range loaded {
-		if err := one.Err(); err != nil {
-			return fmt.Errorf("load %s: %w", scripts[i].name, err)
-		}
-	}
 	return nil
 }
 
