@@ -130,11 +130,11 @@ func (a *actor) park() {
 // are the worker's own, without its pauses.
 func (s *simulation) openBooks(i int) {
 	rec := New(Deps{
-		Store: lua.New(s.client, lua.Options{MaxClockStepMs: clockStepMs}), Ledger: simulatedLedger{s.memory, s},
+		Store: lua.New(s.client, lua.Options{MaxClockStepMs: clockStepMs, RecordMs: s.recordMs}), Ledger: simulatedLedger{s.memory, s},
 		Options: Options{
 			Drain: true, Sweep: true, BatchMax: 5, LooksMax: 3, TailEvents: 1, AliveMs: 1000, SliceRecords: 4, FoldPage: 7,
 			// It is over with the next look: no random patience.
-			TakeoverMs: 1, MaxClockStepMs: clockStepMs, RecoveryGraceMs: 2000,
+			TakeoverMs: 1, MaxClockStepMs: clockStepMs, RecoveryGraceMs: 2000, RecordMs: s.recordMs,
 		},
 	})
 	open := rec.open
@@ -186,7 +186,7 @@ type door struct {
 func (s *simulation) openDoor(i int) {
 	d := &door{
 		name:  fmt.Sprintf("gateway %d", i+1),
-		shard: lua.New(s.client, lua.Options{MaxClockStepMs: clockStepMs}).Shard(s.id.Sale, s.id.Number),
+		shard: lua.New(s.client, lua.Options{MaxClockStepMs: clockStepMs, RecordMs: s.recordMs}).Shard(s.id.Sale, s.id.Number),
 	}
 	lane := func(name string, work func(context.Context, *actor, *door)) *actor {
 		return s.begin(d.name+name, 3, func(ctx context.Context) {

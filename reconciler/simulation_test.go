@@ -37,6 +37,8 @@ const (
 	// seedsVariable names the environment variable that says how many seeds to run.
 	seedsVariable = "FLASHGATE_SIM_SEEDS"
 	seedsAlways   = 200
+	// briefRecordMs is for how long one history in four keeps records: ids are used again there.
+	briefRecordMs = 400
 
 	stepTime = 5 * time.Millisecond
 	// sweptWithin keeps a shard without faults from being found asleep.
@@ -79,6 +81,7 @@ type simulation struct {
 	holders  []shopper // who were told that they hold units, or wait
 	told     []told
 	lossy    map[int64]bool // epochs in which Redis lost data
+	recordMs int64          // for which records of what is finished are kept
 	finding  string
 
 	begun time.Time
@@ -128,7 +131,7 @@ func TestSimulation(t *testing.T) {
 	if n >= seedsAlways && !t.Failed() {
 		for _, what := range []string{
 			"rebuilt", "set aside", "answered 200", "answered 202", "answered lost", "HELD", "STOCK", "CAP", "EXPIRED",
-			"WAITLISTED", "WAITING", "LINE_FULL", "offered", "left",
+			"WAITLISTED", "WAITING", "LINE_FULL", "offered", "left", "an id is used again",
 			"the ledger has no such event of an epoch that lost data", "kept through faults",
 		} {
 			require.NotZero(t, seen[what], "the seeds never came to: %s", what)
@@ -161,6 +164,7 @@ func newSimulation(t *testing.T, p plan) *simulation {
 		begun: time.Now(), swept: time.Now(), seen: map[string]int{},
 	}
 	s.stay, s.pace, s.strikes = s.rng.IntN(9)*10, 1+s.rng.IntN(6), 1+s.rng.IntN(5)
+	s.recordMs = []int64{briefRecordMs, 24 * 3_600_000, 24 * 3_600_000, 24 * 3_600_000}[p.seed%4]
 	if s.rng.IntN(8) > 0 {
 		for _, k := range kinds { // Few at a time: what would hide another is not always there.
 			on := s.rng.IntN(3) == 0
