@@ -33,10 +33,11 @@ type drillCmd struct {
 // Help says what happens.
 func (drillCmd) Help() string {
 	return `Starts its own Redis with a replica, PostgreSQL, two gateways and two reconcilers on loopback, in a
-temporary folder. Shoppers who remember every answer buy at both gateways, while what the seed draws is
-killed, paused, emptied, failed over or cut off. Each round is healed and audited: the seven promises, every
-answer against the ledger, Redis against the ledger key by key, and whether the calls of a contested SKU
-have an order. Everything is removed at the end, also on Ctrl-C.
+temporary folder. Shoppers who remember every answer buy at both gateways, wait on a list and in a waiting
+room, while what the seed draws is killed, paused, emptied, failed over or cut off. Each round is healed and
+audited: the seven promises, every answer against the ledger, Redis against the ledger key by key, whether
+the calls of a contested SKU have an order, and that all who wait are served in the end. Everything is
+removed at the end, also on Ctrl-C.
 
 Needs redis-server and PostgreSQL on this machine. 20 rounds take less than 10 minutes.
 
