@@ -73,10 +73,7 @@ func (r *round) run(ctx context.Context) error {
 	for _, s := range r.strikes {
 		g.Go(func() error { return r.hit(ctx, s) })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return nil
+	return g.Wait()
 }
 
 // shop lets shoppers in at both gateways.
