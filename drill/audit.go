@@ -201,6 +201,9 @@ func (r *round) roomCheck() Check {
 			}
 		}
 	}
+	if asked == 0 {
+		c.Word = wordUnknown
+	}
 	c.Checked = fmt.Sprintf("%d calls without one", asked)
 	return c
 }

@@ -31,7 +31,9 @@ func (s *shopper) once(ctx context.Context, a Answer, body call) Answer {
 
 // timed fills in who made a call and when, and remembers it.
 func (s *shopper) timed(a *Answer, do func()) Answer {
-	a.Op = s.rec.ops.Add(1)
+	if a.Op == 0 {
+		a.Op = s.rec.ops.Add(1)
+	}
 	a.Shopper, a.Kind, a.Customer = s.number, s.kind, s.customer
 	a.Sent = s.rec.since()
 	a.Due = s.meant(a.Sent)
@@ -71,8 +73,9 @@ func (s *shopper) queue(ctx context.Context, id string, lines []sale.Line) {
 
 // join asks for a ticket until there is a final answer.
 func (s *shopper) join(ctx context.Context) reply {
+	op := s.rec.ops.Add(1)
 	for try := 1; ; try++ {
-		a := Answer{Verb: Join}
+		a := Answer{Verb: Join, Op: op}
 		var ticket reply
 		s.timed(&a, func() { ticket = s.client.join(ctx, &a, s.customer) })
 		pause := min(max(a.RetryAfter, 50*time.Millisecond), s.opts.MaxRetryAfter)
